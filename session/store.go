@@ -1,0 +1,85 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"errors"
+)
+
+// Errors of a [Store]. "Not found" and "cannot say" are different answers, and
+// only the first one ends a session.
+var (
+	// ErrNotFound: the store is sure that it has no live record of that key.
+	ErrNotFound = errors.New("session record not found")
+	// ErrConflict: the stored record is no longer the one that was to be
+	// replaced. Load it again and decide again.
+	ErrConflict = errors.New("session record was changed meanwhile")
+	// ErrExists: Create found a live record of that key.
+	ErrExists = errors.New("session record exists already")
+	// ErrFull: the store takes no new record because a documented bound is
+	// reached. Records that it has can still be replaced.
+	ErrFull = errors.New("session store is full")
+	// ErrTooLarge: the encoded record is larger than [MaxRecordSize].
+	ErrTooLarge = errors.New("session record is too large")
+	// ErrStoreUnavailable: the store cannot say, or cannot take a change, now.
+	// Nobody is logged out for it.
+	ErrStoreUnavailable = errors.New("session store is unavailable")
+)
+
+// A Store keeps session records. [storetest.Run] holds an implementation to
+// this contract.
+//
+// Concurrency: all methods are safe for concurrent use. No method holds a lock
+// between calls, and none waits for another record's change to finish.
+//
+// Absence: a record that was never created, was deleted, or whose Expiry has
+// passed is absent: Load and Replace give [ErrNotFound]. A store may keep the
+// bytes longer; it never shows them.
+//
+// Visibility: when Create, Replace or Delete returned nil, every later Load by
+// any instance that shares the store sees the change, and the change survives
+// whatever the store's documentation says it survives. When one of them
+// returned any other error than those of this file, the change may or may not
+// have happened: the caller loads again to find out.
+//
+// Immutability: records go in and come out as pointers to values that nobody
+// changes any more. A store may keep the very pointer that it was given, and
+// gives the same pointer to many callers.
+//
+// Cancellation: a context that is done makes a call return soon, with an error
+// that wraps the context's. The change may still happen.
+//
+// Failure: whatever is not one of this file's answers is wrapped in
+// [ErrStoreUnavailable]: a record that does not decode as well (it is never
+// deleted for that), a disk that is full, a connection that is cut.
+//
+// Size: a record whose encoding is larger than [MaxRecordSize] is refused with
+// [ErrTooLarge].
+type Store interface {
+	// Create adds a record. It fails with ErrExists if a live record of that
+	// key is there, and with ErrFull if the store takes no more.
+	Create(ctx context.Context, rec *Record) error
+	// Load gives the live record of key, or ErrNotFound.
+	Load(ctx context.Context, key Key) (*Record, error)
+	// Replace puts next in the place of old, if the stored record still has
+	// old's Rev; otherwise ErrConflict (or ErrNotFound when it is gone). next
+	// has old's Key and old's Rev + 1 (see Record.Next). Indexes follow next.
+	Replace(ctx context.Context, old, next *Record) error
+	// Delete removes the record of key. Absent is fine.
+	Delete(ctx context.Context, key Key) error
+	// Find gives the keys of the live records that carry the index key, in no
+	// order. None is an empty slice and no error.
+	Find(ctx context.Context, index IndexKey) ([]Key, error)
+	// Close waits for calls in flight and releases what the store holds.
+	// Calls after it fail with ErrStoreUnavailable.
+	Close() error
+}
+
+// Exclusive is an optional ability of a [Store]: Exclusive reports true when no
+// other process can use the store at the same time. Then an attempt of another
+// owner in a record can only be one that died with its process.
+type Exclusive interface {
+	Exclusive() bool
+}
