@@ -1,0 +1,96 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package astest
+
+import (
+	"fmt"
+	"html"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// authorize signs Options.User in and answers with a code (RFC 6749 section
+// 4.1). It demands PKCE with S256.
+func (s *Server) authorize(rec *Request) *response {
+	q := rec.Form
+	redirectURI := q.Get("redirect_uri")
+	u, err := url.Parse(redirectURI)
+	if q.Get("client_id") != s.opts.ClientID || err != nil || !u.IsAbs() || u.Fragment != "" {
+		return oauthError(http.StatusBadRequest, "invalid_request", "client or redirect URI unknown")
+	}
+	for name, values := range q {
+		if len(values) > 1 {
+			return oauthError(http.StatusBadRequest, "invalid_request", "repeated parameter "+name)
+		}
+	}
+	params := url.Values{}
+	if state := q.Get("state"); state != "" {
+		params.Set("state", state)
+	}
+	if s.opts.WrongIss != "" {
+		params.Set("iss", s.opts.WrongIss)
+	} else if s.opts.IssParameter && !s.opts.OmitIss {
+		params.Set("iss", s.issuer())
+	}
+	switch {
+	case s.opts.AuthorizeError != "":
+		params.Set("error", s.opts.AuthorizeError)
+	case q.Get("response_type") != "code":
+		params.Set("error", "unsupported_response_type")
+	case q.Get("code_challenge_method") != "S256" || len(q.Get("code_challenge")) != 43:
+		params.Set("error", "invalid_request")
+	default:
+		scope := q.Get("scope")
+		if s.opts.Scope != "" {
+			scope = s.opts.Scope
+		}
+		token := "code-" + random()
+		s.grants.codes[token] = &code{
+			grant: &grant{
+				subject: s.opts.User, scope: scope, nonce: q.Get("nonce"),
+				sid: random(), authTime: time.Now(),
+			},
+			redirectURI: redirectURI,
+			challenge:   q.Get("code_challenge"),
+			expiry:      time.Now().Add(s.opts.CodeLifetime),
+		}
+		params.Set("code", token)
+	}
+	if q.Get("response_mode") == "form_post" {
+		return formPost(redirectURI, params)
+	}
+	return redirect(query(redirectURI, params))
+}
+
+// formPost answers with a page that posts itself (OAuth 2.0 Form Post Response Mode).
+func formPost(action string, params url.Values) *response {
+	var b strings.Builder
+	fmt.Fprintf(&b, `<!doctype html><title>Signing in</title><body onload="document.forms[0].submit()"><form method="post" action="%s">`, html.EscapeString(action))
+	for name := range params {
+		fmt.Fprintf(&b, `<input type="hidden" name="%s" value="%s">`, html.EscapeString(name), html.EscapeString(params.Get(name)))
+	}
+	b.WriteString(`<button>Continue</button></form>`)
+	return &response{status: http.StatusOK, body: []byte(b.String()), header: http.Header{"Content-Type": {"text/html; charset=utf-8"}}}
+}
+
+// Login follows an authorization URL as a browser would and returns the URL that
+// the browser is sent back to. It works with response mode query alone.
+func (s *Server) Login(authorizationURL string) (*url.URL, error) {
+	r, err := http.NewRequest(http.MethodGet, authorizationURL, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	if got := r.URL.Scheme + "://" + r.URL.Host; !strings.HasPrefix(s.Issuer(), got) {
+		return nil, fmt.Errorf("astest: authorization URL leads to %s", got)
+	}
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, r)
+	if w.Code != http.StatusFound {
+		return nil, fmt.Errorf("astest: authorization endpoint answered %d: %s", w.Code, w.Body)
+	}
+	return url.Parse(w.Header().Get("Location"))
+}

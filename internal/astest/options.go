@@ -1,0 +1,174 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package astest
+
+import (
+	"maps"
+	"net/url"
+	"slices"
+	"time"
+)
+
+// The endpoints, as named in Script, Requests, Count and Options.Latency.
+const (
+	Metadata   = "metadata"    // both well-known locations
+	Authorize  = "authorize"   // authorization endpoint
+	Token      = "token"       // token endpoint
+	JWKS       = "jwks"        // JWK Set document
+	Revoke     = "revoke"      // revocation endpoint
+	EndSession = "end_session" // end-session endpoint
+)
+
+// Rotation is what the token endpoint does with a refresh token it accepts.
+type Rotation string
+
+// The rotation policies.
+const (
+	// RotateNone grants no refresh tokens at all.
+	RotateNone Rotation = "none"
+	// RotateSame keeps one refresh token valid and does not return another.
+	RotateSame Rotation = "same"
+	// RotateStrict returns a new one each time; a used one that comes again
+	// revokes the whole family (RFC 9700 section 4.14.2), access tokens included.
+	RotateStrict Rotation = "strict"
+	// RotateGrace is RotateStrict, but for Options.Grace after its first use the
+	// old one yields the same successor again.
+	RotateGrace Rotation = "grace"
+)
+
+// Options are the lasting settings of a Server. The zero value is a usable
+// server. Functions are called with the server's lock held: they must not call
+// methods of the Server.
+type Options struct {
+	// Path of the issuer, "" or "/tenant". Fixed once New has returned.
+	Path string
+
+	ClientID     string // [app]
+	ClientSecret string // [secret]
+	PublicClient bool   // the client authenticates with "none"
+	// AuthMethod demanded at token and revocation endpoint. [any of the three]
+	AuthMethod string
+
+	// User is the sub of whoever "signs in" at the authorization endpoint. [alice]
+	User string
+	// Claims are added to each ID token. A nil value removes a claim.
+	Claims map[string]any
+	// Scope granted instead of what was asked for. [what was asked for]
+	Scope string
+	// AuthorizeError is answered by the authorization endpoint, by redirect, in
+	// place of a code: "access_denied", "login_required".
+	AuthorizeError string
+	// OmitIss: no iss in authorization responses although metadata says so
+	// (RFC 9207). The metadata member follows IssParameter.
+	OmitIss bool
+	// WrongIss is sent as iss in authorization responses.
+	WrongIss string
+	// IssParameter: the metadata announces, and responses carry, iss. New sets it
+	// unless NoIssParameter is set.
+	IssParameter   bool
+	NoIssParameter bool
+
+	AccessTokenLifetime  time.Duration // [5m]
+	IDTokenLifetime      time.Duration // [5m]
+	CodeLifetime         time.Duration // [1m]
+	RefreshTokenLifetime time.Duration // [none: never expires]
+
+	// AccessTokenType is the typ of JWT access tokens: "at+jwt", "JWT", "-" for no
+	// typ at all, or "opaque" for tokens that are no JWTs. [at+jwt]
+	AccessTokenType string
+	// Audience of access tokens. [https://api.test]
+	Audience string
+	// Algorithm of the first signing key: "ES256", "RS256", "EdDSA", ... [ES256]
+	Algorithm string
+
+	Rotation Rotation      // [RotateStrict]
+	Grace    time.Duration // with RotateGrace [10s]
+	// RevokeOnRefresh: a refresh revokes the grant's older access tokens.
+	RevokeOnRefresh bool
+	// NoRefreshedIDToken: refresh answers carry no ID token.
+	NoRefreshedIDToken bool
+
+	// WellKnown is where metadata is served: "oidc", "oauth" or "both". [both]
+	WellKnown string
+
+	// MetadataDoc, JWKSDoc, TokenResponse, IDTokenHeader, IDTokenClaims and
+	// AccessTokenClaims change what is about to be sent.
+	MetadataDoc       func(doc map[string]any)
+	JWKSDoc           func(doc map[string]any)
+	TokenResponse     func(grantType string, body map[string]any)
+	IDTokenHeader     func(header map[string]any)
+	IDTokenClaims     func(grantType string, claims map[string]any)
+	AccessTokenClaims func(header, claims map[string]any)
+
+	// Latency of each endpoint, before the request is acted upon.
+	Latency map[string]time.Duration
+}
+
+// withDefaults returns o with its defaults filled in.
+func (o Options) withDefaults() Options {
+	def := func(s *string, v string) {
+		if *s == "" {
+			*s = v
+		}
+	}
+	dur := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&o.ClientID, "app")
+	def(&o.ClientSecret, "secret")
+	def(&o.User, "alice")
+	def(&o.AccessTokenType, "at+jwt")
+	def(&o.Audience, "https://api.test")
+	def(&o.Algorithm, "ES256")
+	def(&o.WellKnown, "both")
+	def((*string)(&o.Rotation), string(RotateStrict))
+	dur(&o.AccessTokenLifetime, 5*time.Minute)
+	dur(&o.IDTokenLifetime, 5*time.Minute)
+	dur(&o.CodeLifetime, time.Minute)
+	dur(&o.Grace, 10*time.Second)
+	o.IssParameter = !o.NoIssParameter
+	o.Latency = maps.Clone(o.Latency)
+	if o.Latency == nil {
+		o.Latency = map[string]time.Duration{}
+	}
+	return o
+}
+
+// metadata returns the authorization server metadata for issuer.
+func (o *Options) metadata(issuer string, algs []string) map[string]any {
+	doc := map[string]any{
+		"issuer":                                issuer,
+		"authorization_endpoint":                issuer + "/authorize",
+		"token_endpoint":                        issuer + "/token",
+		"jwks_uri":                              issuer + "/jwks",
+		"revocation_endpoint":                   issuer + "/revoke",
+		"end_session_endpoint":                  issuer + "/logout",
+		"scopes_supported":                      []string{"openid", "profile", "email", "offline_access"},
+		"response_types_supported":              []string{"code"},
+		"response_modes_supported":              []string{"query", "form_post"},
+		"grant_types_supported":                 []string{"authorization_code", "refresh_token"},
+		"token_endpoint_auth_methods_supported": []string{"client_secret_basic", "client_secret_post", "none"},
+		"code_challenge_methods_supported":      []string{"S256"},
+		"subject_types_supported":               []string{"public"},
+		"id_token_signing_alg_values_supported": algs,
+	}
+	if o.IssParameter {
+		doc["authorization_response_iss_parameter_supported"] = true
+	}
+	if o.MetadataDoc != nil {
+		o.MetadataDoc(doc)
+	}
+	return doc
+}
+
+// query appends parameters to a URL that may have a query already.
+func query(base string, params url.Values) string {
+	sep := "?"
+	if slices.Contains([]byte(base), '?') {
+		sep = "&"
+	}
+	return base + sep + params.Encode()
+}

@@ -1,0 +1,127 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package astest
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// ResourceServer is a resource server that trusts the authorization server it
+// was made by. It answers a request with a live access token with JSON about
+// that request, and any other with 401 and a Bearer challenge (RFC 6750 section
+// 3). It is safe for concurrent use.
+type ResourceServer struct {
+	as *Server
+
+	mu       sync.Mutex
+	refuse   int
+	requests []ResourceRequest
+}
+
+// ResourceRequest is a request that arrived at the resource server.
+type ResourceRequest struct {
+	Time      time.Time
+	Method    string
+	URL       string // request target
+	Header    http.Header
+	Token     string // access token presented; "" for none
+	Subject   string // whom it stands for, when it was accepted
+	BodyBytes int64
+	Status    int
+}
+
+// ResourceAnswer is the JSON body of a 200 answer.
+type ResourceAnswer struct {
+	Subject   string      `json:"sub"`
+	Method    string      `json:"method"`
+	URL       string      `json:"url"`
+	Headers   http.Header `json:"headers"` // as seen, without Authorization
+	BodyBytes int64       `json:"body_bytes"`
+}
+
+// ResourceServer returns a new resource server.
+func (s *Server) ResourceServer() *ResourceServer { return &ResourceServer{as: s} }
+
+// Refuse makes the resource server answer the next n requests 401 invalid_token
+// whatever they carry; -1: all of them, 0: none any more.
+func (rs *ResourceServer) Refuse(n int) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.refuse = n
+}
+
+// Requests returns what has arrived, oldest first.
+func (rs *ResourceServer) Requests() []ResourceRequest {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	return append([]ResourceRequest(nil), rs.requests...)
+}
+
+// ServeHTTP implements [http.Handler].
+func (rs *ResourceServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	n, _ := io.Copy(io.Discard, r.Body)
+	rec := ResourceRequest{
+		Time: time.Now(), Method: r.Method, URL: r.URL.RequestURI(),
+		Header: r.Header.Clone(), BodyBytes: n, Status: http.StatusUnauthorized,
+	}
+	if scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
+		rec.Token = token
+	}
+	subject, valid := rs.as.introspect(rec.Token)
+	rs.mu.Lock()
+	if rs.refuse != 0 && rec.Token != "" {
+		valid = false
+		if rs.refuse > 0 {
+			rs.refuse--
+		}
+	}
+	if valid {
+		rec.Status, rec.Subject = http.StatusOK, subject
+	}
+	rs.requests = append(rs.requests, rec)
+	rs.mu.Unlock()
+
+	switch {
+	case rec.Token == "":
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		w.WriteHeader(http.StatusUnauthorized)
+	case !valid:
+		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token", error_description="expired or revoked"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	default:
+		headers := rec.Header.Clone()
+		headers.Del("Authorization")
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(mustJSON(ResourceAnswer{Subject: subject, Method: rec.Method, URL: rec.URL, Headers: headers, BodyBytes: n}))
+	}
+}
+
+// introspect says whether an access token is live, and whom it stands for. A JWT
+// that a key of the server signed counts even when no grant knows it, so that
+// tests can make tokens of their own.
+func (s *Server) introspect(token string) (subject string, live bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.grants.access[token]; t != nil {
+		if t.revoked || t.grant.revoked || !time.Now().Before(t.expiry) {
+			return "", false
+		}
+		subject = t.grant.subject
+	} else if strings.Count(token, ".") != 2 {
+		return "", false
+	}
+	if strings.Count(token, ".") == 2 {
+		claims, ok := s.verify(token)
+		exp, _ := claims["exp"].(float64)
+		if !ok || !time.Now().Before(time.Unix(int64(exp), 0)) {
+			return "", false
+		}
+		subject, _ = claims["sub"].(string)
+	}
+	return subject, true
+}

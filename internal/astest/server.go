@@ -1,0 +1,244 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package astest
+
+import (
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Server is the authorization server. It is an [http.Handler] and safe for
+// concurrent use.
+type Server struct {
+	mu      sync.Mutex
+	opts    Options
+	base    string // scheme and host
+	down    bool
+	keys    []*Key // published, the first signs
+	retired []*Key // no longer published; the resource server still knows them
+	scripts map[string][]*Answer
+	history []*Request
+	grants  grants
+
+	listening *httptest.Server
+	address   string
+}
+
+// New returns a server whose issuer is https://as.test (plus Options.Path),
+// reachable through [Server.Transport].
+func New(o Options) *Server {
+	s := &Server{
+		opts:    o.withDefaults(),
+		base:    "https://as.test",
+		scripts: map[string][]*Answer{},
+	}
+	s.grants.init()
+	s.keys = []*Key{NewKey(s.opts.Algorithm, "key-1")}
+	return s
+}
+
+// Start makes the server listen on a loopback port until the test ends, and its
+// issuer http://127.0.0.1:port (plus Options.Path). Call it before the issuer
+// is used anywhere.
+func (s *Server) Start(t testing.TB) *Server {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatalf("starting the authorization server: %v", err)
+	}
+	s.mu.Lock()
+	s.address = listener.Addr().String()
+	s.base = "http://" + s.address
+	s.mu.Unlock()
+	s.serve(listener)
+	t.Cleanup(s.Close)
+	return s
+}
+
+// serve starts answering on listener.
+func (s *Server) serve(listener net.Listener) {
+	ts := httptest.NewUnstartedServer(s)
+	_ = ts.Listener.Close()
+	ts.Listener = listener
+	ts.Start()
+	s.mu.Lock()
+	s.listening = ts
+	s.mu.Unlock()
+}
+
+// Close stops listening and cuts every connection. [Server.Start] calls it at
+// the end of the test.
+func (s *Server) Close() {
+	s.mu.Lock()
+	ts := s.listening
+	s.listening = nil
+	s.mu.Unlock()
+	if ts != nil {
+		ts.CloseClientConnections()
+		// Close waits for handlers; a scripted answer may hold one for ever.
+		go ts.Close()
+	}
+}
+
+// SetDown takes the server away, or brings it back: connections are refused and
+// open ones cut. In memory, a request fails before its body has been read.
+// Nothing is forgotten.
+func (s *Server) SetDown(down bool) {
+	s.mu.Lock()
+	changed := s.down != down
+	s.down = down
+	address := s.address
+	s.mu.Unlock()
+	if !changed || address == "" {
+		return
+	}
+	if down {
+		s.mu.Lock()
+		ts := s.listening
+		s.listening = nil
+		s.mu.Unlock()
+		if ts != nil {
+			_ = ts.Listener.Close()
+			ts.CloseClientConnections()
+			go ts.Close()
+		}
+		return
+	}
+	for range 100 {
+		listener, err := net.Listen("tcp", address)
+		if err == nil {
+			s.serve(listener)
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	panic("astest: the port " + address + " was taken while the server was down")
+}
+
+// Issuer returns the issuer identifier.
+func (s *Server) Issuer() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.issuer()
+}
+
+func (s *Server) issuer() string { return s.base + s.opts.Path }
+
+// Configure changes the options; requests under way may still see the old ones.
+func (s *Server) Configure(change func(*Options)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	path := s.opts.Path
+	change(&s.opts)
+	s.opts.Path = path
+}
+
+// ServeHTTP implements [http.Handler].
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	endpoint, act := s.route(r.URL.Path)
+	a := s.nextAnswer(endpoint)
+	rec := s.record(endpoint, r, !a.CutUnread)
+	if a.OnRequest != nil {
+		a.OnRequest(s.snapshot(rec))
+	}
+	if a.CutUnread {
+		s.cut(rec)
+	}
+	if a.Gate != nil {
+		<-a.Gate
+	}
+	s.mu.Lock()
+	latency := s.opts.Latency[endpoint]
+	s.mu.Unlock()
+	sleep(latency + a.Delay)
+	if a.Hang {
+		<-r.Context().Done()
+		s.cut(rec)
+	}
+	if a.Cut {
+		s.cut(rec)
+	}
+	var res *response
+	if a.canned() {
+		res = a.response()
+	} else {
+		s.mu.Lock()
+		res = act(rec)
+		s.mu.Unlock()
+		a.adorn(res)
+	}
+	sleep(a.DelayReply)
+	if a.CutReply {
+		s.cut(rec)
+	}
+	s.answered(rec, res.status)
+	res.write(w, a, func() { s.cut(rec) })
+}
+
+// route finds the endpoint of a path and what it does. What it does runs with
+// the lock held.
+func (s *Server) route(path string) (string, func(*Request) *response) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	prefix := s.opts.Path
+	switch path {
+	case prefix + "/.well-known/openid-configuration":
+		if s.opts.WellKnown != "oauth" {
+			return Metadata, s.metadata
+		}
+		return Metadata, notFound
+	case "/.well-known/oauth-authorization-server" + prefix:
+		if s.opts.WellKnown != "oidc" {
+			return Metadata, s.metadata
+		}
+		return Metadata, notFound
+	}
+	rest, ok := strings.CutPrefix(path, prefix)
+	if !ok {
+		return "unknown", notFound
+	}
+	switch rest {
+	case "/authorize":
+		return Authorize, s.authorize
+	case "/token":
+		return Token, s.token
+	case "/jwks":
+		return JWKS, s.jwks
+	case "/revoke":
+		return Revoke, s.revoke
+	case "/logout":
+		return EndSession, s.endSession
+	}
+	return "unknown", notFound
+}
+
+func notFound(*Request) *response { return &response{status: http.StatusNotFound} }
+
+func (s *Server) metadata(*Request) *response {
+	var algs []string
+	for _, k := range s.keys {
+		algs = append(algs, k.Algorithm)
+	}
+	return jsonResponse(http.StatusOK, s.opts.metadata(s.issuer(), algs))
+}
+
+// cut aborts the connection of a request.
+func (s *Server) cut(rec *Request) {
+	s.mu.Lock()
+	rec.Cut = true
+	rec.Done = time.Now()
+	s.mu.Unlock()
+	panic(http.ErrAbortHandler)
+}
+
+func sleep(d time.Duration) {
+	if d > 0 {
+		time.Sleep(d)
+	}
+}
