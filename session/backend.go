@@ -1,0 +1,229 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	openTimeout = 30 * time.Second // opening the store, all told
+	openWait    = 5 * time.Second  // how long a request waits for it
+	openRetry   = time.Second      // after a failure
+)
+
+// Backend is a store, opened at first use, with what must exist once for each
+// store in a process: the refreshes in flight and what they learned. Managers
+// of several sites, and of the configurations before and after a reload, share
+// it. It is safe for concurrent use.
+//
+// It counts its users. NewBackend counts one; whoever works with the store
+// holds a further reference, so that a configuration that goes away does not
+// close the store under a request or a refresh.
+type Backend struct {
+	openStore func(context.Context) (Store, error)
+	logger    *slog.Logger
+	instance  [16]byte // owner of this process's attempts
+
+	live entries
+
+	users atomic.Int64
+	store atomic.Pointer[openedStore]
+
+	mu       sync.Mutex
+	opening  chan struct{} // closed when the attempt to open ends; nil: none
+	openErr  error
+	openedAt time.Time // when openErr came
+
+	flights int
+	landed  chan struct{} // closed when flights reaches zero; nil: nobody waits
+}
+
+type openedStore struct {
+	Store
+	exclusive bool
+}
+
+// NewBackend makes a backend whose store is opened by open at first use, with
+// one reference for the caller. An error of open is answered with
+// [ErrStoreUnavailable] and tried again.
+func NewBackend(open func(context.Context) (Store, error), logger *slog.Logger) *Backend {
+	b := &Backend{openStore: open, logger: logger}
+	rand.Read(b.instance[:]) //nolint:errcheck // never fails, see crypto/rand
+	b.users.Store(1)
+	b.live.init()
+	return b
+}
+
+// Retain takes a reference. It reports false, and takes none, when the last one
+// is gone already.
+func (b *Backend) Retain() bool {
+	for {
+		n := b.users.Load()
+		if n == 0 {
+			return false
+		}
+		if b.users.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// Release gives a reference back. The last one closes the store.
+func (b *Backend) Release() {
+	switch n := b.users.Add(-1); {
+	case n > 0:
+	case n < 0:
+		panic("session: backend released more often than retained")
+	default:
+		go b.close()
+	}
+}
+
+func (b *Backend) close() {
+	b.mu.Lock()
+	opening := b.opening
+	b.mu.Unlock()
+	if opening != nil {
+		<-opening
+	}
+	if s := b.store.Load(); s != nil {
+		if err := s.Close(); err != nil {
+			b.logger.Error("closing the session store", "error", err)
+		}
+	}
+}
+
+// Open opens the store unless it is open. A caller waits no longer than its
+// context and five seconds.
+func (b *Backend) Open(ctx context.Context) error {
+	_, err := b.current(ctx)
+	return err
+}
+
+// current gives the open store.
+func (b *Backend) current(ctx context.Context) (*openedStore, error) {
+	if s := b.store.Load(); s != nil {
+		return s, nil
+	}
+	b.mu.Lock()
+	if s := b.store.Load(); s != nil {
+		b.mu.Unlock()
+		return s, nil
+	}
+	if b.opening == nil {
+		if b.openErr != nil && time.Since(b.openedAt) < openRetry {
+			defer b.mu.Unlock()
+			return nil, b.openErr
+		}
+		if !b.Retain() {
+			defer b.mu.Unlock()
+			return nil, fmt.Errorf("%w: it is closed", ErrStoreUnavailable)
+		}
+		b.opening = make(chan struct{})
+		go b.openNow(b.opening)
+	}
+	done := b.opening
+	b.mu.Unlock()
+
+	timer := time.NewTimer(openWait)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		return nil, unavailable(context.Cause(ctx))
+	case <-timer.C:
+		return nil, fmt.Errorf("%w: it is still being opened", ErrStoreUnavailable)
+	}
+	if s := b.store.Load(); s != nil {
+		return s, nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return nil, b.openErr
+}
+
+func (b *Backend) openNow(done chan struct{}) {
+	defer b.Release()
+	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+	defer cancel()
+	s, err := b.openStore(ctx)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err != nil {
+		b.openErr, b.openedAt = unavailable(err), time.Now()
+		b.logger.Error("opening the session store", "error", err)
+	} else {
+		e, ok := s.(Exclusive)
+		b.store.Store(&openedStore{Store: s, exclusive: ok && e.Exclusive()})
+		b.openErr = nil
+	}
+	b.opening = nil
+	close(done)
+}
+
+// takeoff counts a refresh in flight, which holds a reference of its own. It
+// reports false when the backend is closed.
+func (b *Backend) takeoff() bool {
+	if !b.Retain() {
+		return false
+	}
+	b.mu.Lock()
+	b.flights++
+	b.mu.Unlock()
+	return true
+}
+
+func (b *Backend) land() {
+	b.mu.Lock()
+	if b.flights--; b.flights == 0 && b.landed != nil {
+		close(b.landed)
+		b.landed = nil
+	}
+	b.mu.Unlock()
+	b.Release()
+}
+
+// Drain waits until no refresh is in flight, or until ctx is done, and reports
+// the context's error then. New refreshes may start meanwhile.
+func (b *Backend) Drain(ctx context.Context) error {
+	b.mu.Lock()
+	if b.flights == 0 {
+		b.mu.Unlock()
+		return nil
+	}
+	if b.landed == nil {
+		b.landed = make(chan struct{})
+	}
+	landed := b.landed
+	b.mu.Unlock()
+	select {
+	case <-landed:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// detach runs work that outlives its request, counted like a refresh. When the
+// backend is closed already, instead runs, which gives back what the caller
+// had taken.
+func (b *Backend) detach(work func(ctx context.Context), limit time.Duration, instead func()) {
+	if !b.takeoff() {
+		instead()
+		return
+	}
+	go func() {
+		defer b.land()
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
+		defer cancel()
+		work(ctx)
+	}()
+}

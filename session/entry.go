@@ -1,0 +1,114 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// maxEntries bounds what a process remembers of sessions between requests.
+// Forgetting costs opening the record once more, and what was learned about
+// failing refreshes.
+const maxEntries = 1 << 17
+
+const entryShards = 64
+
+// entries is the process's memory of sessions by store key.
+type entries struct {
+	shards [entryShards]entryShard
+}
+
+type entryShard struct {
+	mu sync.RWMutex
+	m  map[Key]*entry
+}
+
+func (e *entries) init() {
+	for i := range e.shards {
+		e.shards[i].m = make(map[Key]*entry)
+	}
+}
+
+// of gives the entry of key, a new one if need be.
+func (e *entries) of(key Key) *entry {
+	shard := &e.shards[key[0]%entryShards]
+	shard.mu.RLock()
+	found := shard.m[key]
+	shard.mu.RUnlock()
+	if found != nil {
+		return found
+	}
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	if found := shard.m[key]; found != nil {
+		return found
+	}
+	if len(shard.m) >= maxEntries/entryShards {
+		shard.evict()
+	}
+	made := &entry{key: key}
+	shard.m[key] = made
+	return made
+}
+
+// evict forgets one entry that nothing is going on with; the map's order picks.
+func (s *entryShard) evict() {
+	for key, e := range s.m {
+		if e.idle() {
+			delete(s.m, key)
+			return
+		}
+	}
+}
+
+// forget drops what is remembered of a session that is over.
+func (e *entries) forget(key Key) {
+	shard := &e.shards[key[0]%entryShards]
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	if found := shard.m[key]; found != nil && found.idle() {
+		delete(shard.m, key)
+	}
+}
+
+// entry is what the process remembers of one session.
+type entry struct {
+	key      Key
+	opened   atomic.Pointer[opened]
+	lastSeen atomic.Int64 // unix nanoseconds of activity seen by this process; 0: none
+	touching atomic.Bool  // last seen is being written
+	ending   atomic.Bool  // the session is being ended
+
+	mu     sync.Mutex
+	flight *flight
+
+	// What failing refreshes left behind, under mu.
+	retryAt    time.Time // no refresh before
+	failure    error     // why
+	failures   int       // in a row
+	refused    int       // answers of oauth.ClassRefused in a row
+	refusedAt  time.Time // the first of them
+	streak     int       // forced refreshes in a row whose token was refused again
+	forcedGen  uint64    // the generation that the last forced refresh replaced
+	forcedNext time.Time // no forced refresh before
+	askedNext  time.Time // no refresh by the endpoint before
+}
+
+func (e *entry) idle() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.flight == nil && !e.touching.Load() && !e.ending.Load()
+}
+
+// opened is a record with its parts unsealed. It is immutable, but for the
+// verdict on the access token.
+type opened struct {
+	rec    *Record
+	site   *Site
+	secret [32]byte
+	tokens *tokens
+	facts  *facts
+}

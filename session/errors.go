@@ -1,0 +1,58 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Answers that a caller tells apart with [errors.Is] and [errors.As].
+var (
+	// ErrNoSession: the request carries no cookie of ours that opens a session.
+	ErrNoSession = errors.New("no session")
+	// ErrTokenUnavailable: the session lives, but there is no access token for
+	// it, and waiting does not help: the authorization server refused this
+	// client or its answer cannot be used. Nobody is logged out for it.
+	ErrTokenUnavailable = errors.New("access token is unavailable")
+)
+
+// EndedError says that the request's cookie names a session that is over.
+type EndedError struct {
+	Reason Reason
+}
+
+func (e *EndedError) Error() string { return "session has ended: " + string(e.Reason) }
+
+// UnavailableError says that the authorization server cannot be had at the
+// moment. The session is kept.
+type UnavailableError struct {
+	// RetryAfter is when it makes sense to ask again, from now; at least 1 s.
+	RetryAfter time.Duration
+	Err        error
+}
+
+func (e *UnavailableError) Error() string {
+	return fmt.Sprintf("authorization server is unavailable: %v", e.Err)
+}
+
+func (e *UnavailableError) Unwrap() error { return e.Err }
+
+// RateLimitedError says that the caller asks too often.
+type RateLimitedError struct {
+	// RetryAfter is when the next call is taken, from now; at least 1 s.
+	RetryAfter time.Duration
+}
+
+func (e *RateLimitedError) Error() string { return "rate limited" }
+
+// unavailable makes an error of a store one of this package's: what is not an
+// answer of the [Store] contract is ErrStoreUnavailable.
+func unavailable(err error) error {
+	if err == nil || errors.Is(err, ErrStoreUnavailable) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrStoreUnavailable, err)
+}

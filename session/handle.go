@@ -1,0 +1,293 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddy-bff/caddy-bff/oauth"
+)
+
+// Session is one session as a request sees it. It satisfies upstream's
+// TokenSource. It is safe for concurrent use, and prints a constant.
+type Session struct {
+	m      *Manager
+	site   *Site
+	ticket ticket
+	key    Key
+
+	seen atomic.Pointer[opened] // the newest state that this handle has seen
+	e    atomic.Pointer[entry]
+}
+
+// String prints a constant: a handle may get into a log or a placeholder.
+func (s *Session) String() string { return "session" }
+
+// GoString prints a constant.
+func (s *Session) GoString() string { return "session" }
+
+// Format prints a constant, whatever the verb.
+func (s *Session) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("session")) }
+
+// MarshalJSON gives a constant.
+func (s *Session) MarshalJSON() ([]byte, error) { return []byte(`"session"`), nil }
+
+func (s *Session) entry() *entry {
+	if e := s.e.Load(); e != nil {
+		return e
+	}
+	e := s.m.cfg.Backend.live.of(s.key)
+	s.e.Store(e)
+	return e
+}
+
+// current loads the session as it is now and checks both clocks.
+func (s *Session) current(ctx context.Context) (*opened, error) {
+	o, store, err := s.m.load(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	if reason := s.over(o, store.exclusive, time.Now()); reason != "" {
+		s.endLater(reason)
+		return nil, &EndedError{Reason: reason}
+	}
+	s.seen.Store(o)
+	return o, nil
+}
+
+// over says which of the clocks ended the session, or nothing.
+func (s *Session) over(o *opened, exclusive bool, now time.Time) Reason {
+	f := o.facts
+	switch {
+	case !now.Before(s.m.lifetimeEnd(f)):
+		return ReasonLifetime
+	case !now.Before(s.idleEnd(o, exclusive)):
+		return ReasonIdle
+	case !f.refreshEnd.IsZero() && !now.Before(f.refreshEnd):
+		return ReasonRefreshToken
+	case !f.accessEnd.IsZero() && !now.Before(f.accessEnd):
+		return ReasonAccessToken
+	}
+	return ""
+}
+
+// lifetimeEnd honours a lifetime that was configured shorter meanwhile.
+func (m *Manager) lifetimeEnd(f *facts) time.Time {
+	if end := f.created.Add(m.cfg.Lifetime); end.Before(f.lifetimeEnd) {
+		return end
+	}
+	return f.lifetimeEnd
+}
+
+// idleEnd is the end by the idle timeout. What the record says of the last
+// activity may be older than the truth by one touchInterval, unless this process
+// is the only one and has seen it itself.
+func (s *Session) idleEnd(o *opened, exclusive bool) time.Time {
+	seen := o.rec.LastSeen
+	own := s.entry().lastSeen.Load()
+	if own != 0 && !time.Unix(0, own).Before(seen) {
+		seen = time.Unix(0, own)
+		if exclusive {
+			return seen.Add(s.m.cfg.IdleTimeout)
+		}
+	}
+	return seen.Add(s.m.cfg.IdleTimeout + s.m.touchInterval())
+}
+
+// ID is the public handle of the session; nothing opens with it.
+func (s *Session) ID() string { return s.key.String() }
+
+// Subject is the end user's sub claim.
+func (s *Session) Subject() string { return s.seen.Load().facts.subject }
+
+// Claims are those of the ID token, the newest one. The map must not be changed.
+func (s *Session) Claims() map[string]any { return s.seen.Load().tokens.claims }
+
+// CreatedAt is when the end user signed in here.
+func (s *Session) CreatedAt() time.Time { return s.seen.Load().facts.created }
+
+// IdleEnd is when the session ends without further activity.
+func (s *Session) IdleEnd() time.Time {
+	store := s.m.cfg.Backend.store.Load()
+	return s.idleEnd(s.seen.Load(), store != nil && store.exclusive)
+}
+
+// LifetimeEnd is when the session ends whatever happens: the configured
+// lifetime, or the end of its tokens where that is known and sooner.
+func (s *Session) LifetimeEnd() time.Time {
+	f := s.seen.Load().facts
+	end := s.m.lifetimeEnd(f)
+	for _, other := range []time.Time{f.refreshEnd, f.accessEnd} {
+		if !other.IsZero() && other.Before(end) {
+			end = other
+		}
+	}
+	return end
+}
+
+// End is when the session ends if nothing more happens.
+func (s *Session) End() time.Time {
+	idle, lifetime := s.IdleEnd(), s.LifetimeEnd()
+	if idle.Before(lifetime) {
+		return idle
+	}
+	return lifetime
+}
+
+// ExpiryUnknown reports that nobody said when the access token expires, so that
+// only the resource server's refusal tells.
+func (s *Session) ExpiryUnknown() bool { return s.seen.Load().tokens.expiry().IsZero() }
+
+// Touch notes activity: the idle timeout starts anew. It is written to the
+// record seldom, and in the background.
+func (s *Session) Touch(context.Context) {
+	now := time.Now()
+	e := s.entry()
+	e.lastSeen.Store(now.UnixNano())
+	if now.Sub(s.seen.Load().rec.LastSeen) < s.m.touchInterval() || !e.touching.CompareAndSwap(false, true) {
+		return
+	}
+	s.m.cfg.Backend.detach(func(ctx context.Context) {
+		defer e.touching.Store(false)
+		if err := s.writeLastSeen(ctx); err != nil && !over(err) {
+			s.m.cfg.Logger.Warn("noting activity of a session", "session", s.key.short(), "error", err)
+		}
+	}, 10*time.Second, func() { e.touching.Store(false) })
+}
+
+// Extend notes activity at once and in the record.
+func (s *Session) Extend(ctx context.Context) error {
+	s.entry().lastSeen.Store(time.Now().UnixNano())
+	if err := s.writeLastSeen(ctx); err != nil {
+		return err
+	}
+	_, err := s.current(ctx)
+	return err
+}
+
+func (s *Session) writeLastSeen(ctx context.Context) error {
+	return s.change(ctx, func(o *opened, next *Record) error {
+		now := time.Now()
+		next.LastSeen = now
+		next.Expiry = s.m.recordExpiry(now, s.m.lifetimeEnd(o.facts))
+		return nil
+	})
+}
+
+// change replaces the record by one that edit made from it, as often as
+// somebody else is faster.
+func (s *Session) change(ctx context.Context, edit func(o *opened, next *Record) error) error {
+	for {
+		o, store, err := s.m.load(ctx, s)
+		if err != nil {
+			return err
+		}
+		next := o.rec.Next()
+		if err := edit(o, next); err != nil {
+			return err
+		}
+		switch err := store.Replace(ctx, o.rec, next); {
+		case errors.Is(err, ErrConflict):
+		case errors.Is(err, ErrNotFound):
+			return ErrNoSession
+		case err != nil:
+			return unavailable(err)
+		default:
+			return nil
+		}
+	}
+}
+
+// over reports that an error is the sure end of a session.
+func over(err error) bool {
+	var ended *EndedError
+	return errors.Is(err, ErrNoSession) || errors.As(err, &ended)
+}
+
+// Ended is what a session that has just been ended leaves for the logout at
+// the authorization server.
+type Ended struct {
+	IDToken oauth.Secret
+	Subject string
+}
+
+// Logout ends the session everywhere and at once. The refresh token is revoked
+// in the background. It is idempotent: a session that is over already gives
+// what is still known of it.
+func (s *Session) Logout(ctx context.Context) (*Ended, error) {
+	o := s.seen.Load()
+	if err := s.end(ctx, ReasonLoggedOut); err != nil {
+		return nil, err
+	}
+	return &Ended{IDToken: o.tokens.id, Subject: o.facts.subject}, nil
+}
+
+// end makes the record a tombstone, so that no late write brings it back, and
+// revokes its tokens. Being over already is fine.
+func (s *Session) end(ctx context.Context, reason Reason) error {
+	var left *tokens
+	err := s.change(ctx, func(o *opened, next *Record) error {
+		left = o.tokens
+		next.entomb(reason, s.m.lifetimeEnd(o.facts))
+		return nil
+	})
+	if over(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	e := s.entry()
+	e.opened.Store(nil)
+	s.m.cfg.Backend.live.forget(s.key)
+	s.m.cfg.Logger.Info("session ended", "session", s.key.short(), "reason", reason)
+	if reason != ReasonRefreshToken {
+		s.m.revokeLater(left.refresh, left.access)
+	}
+	return nil
+}
+
+// entomb makes rec, not yet stored, a tombstone without tokens.
+func (r *Record) entomb(reason Reason, keep time.Time) {
+	r.Ended, r.Attempt, r.Index, r.Facts, r.Tokens = reason, nil, nil, nil, nil
+	r.Expiry = keep
+	if soon := time.Now().Add(10 * time.Minute); keep.Before(soon) {
+		r.Expiry = soon
+	}
+}
+
+// endLater ends a session whose time has run out, without making the request
+// that found out wait for it.
+func (s *Session) endLater(reason Reason) {
+	e := s.entry()
+	if !e.ending.CompareAndSwap(false, true) {
+		return
+	}
+	s.m.cfg.Backend.detach(func(ctx context.Context) {
+		defer e.ending.Store(false)
+		if err := s.end(ctx, reason); err != nil {
+			s.m.cfg.Logger.Warn("ending a session", "session", s.key.short(), "reason", reason, "error", err)
+		}
+	}, 10*time.Second, func() { e.ending.Store(false) })
+}
+
+// LogoutProof is what a plain logout link carries: made for this session,
+// worthless without its cookie, and not to be guessed by another site.
+func (s *Session) LogoutProof() string {
+	mac := hmac.New(sha256.New, s.ticket.secret[:])
+	mac.Write(bind("logout link", string(s.site.id[:])))
+	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:16])
+}
+
+// CheckLogoutProof compares in constant time.
+func (s *Session) CheckLogoutProof(proof string) bool {
+	return hmac.Equal([]byte(proof), []byte(s.LogoutProof()))
+}

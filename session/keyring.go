@@ -1,0 +1,188 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/securecookie"
+)
+
+// MinKeySize is the smallest secret of a key ring, in bytes.
+const MinKeySize = 32
+
+// RingKey is one key of the ring. Everything that the gateway seals or signs is
+// derived from it.
+type RingKey struct {
+	// Secret has at least [MinKeySize] bytes of randomness.
+	Secret []byte
+	// IndexRoot is what the index keys (by subject, by sid) are made from. A
+	// rotation that nobody asked for hands the old key's root on, so that what
+	// was indexed before is still found. Empty: made from Secret.
+	IndexRoot []byte
+}
+
+// RingSource gives the keys of the ring: the first seals, all open.
+type RingSource interface {
+	// LoadRing reads the ring afresh. It is called at first use and, at most
+	// every few seconds, when something was sealed by a key that is not known.
+	LoadRing(ctx context.Context) ([]RingKey, error)
+}
+
+// ringReread is how often an unknown key id may cause a new look at the source.
+const ringReread = 5 * time.Second
+
+// KeyRing holds the keys of one installation, read lazily from their source.
+// It is safe for concurrent use.
+type KeyRing struct {
+	source RingSource
+	loaded atomic.Pointer[ring]
+
+	mu       sync.Mutex
+	lastRead time.Time
+}
+
+// NewKeyRing makes a ring that reads its keys from source at first use.
+func NewKeyRing(source RingSource) *KeyRing { return &KeyRing{source: source} }
+
+// Load reads the ring unless it has been read. An error is not remembered.
+func (k *KeyRing) Load(ctx context.Context) error {
+	_, err := k.current(ctx)
+	return err
+}
+
+func (k *KeyRing) current(ctx context.Context) (*ring, error) {
+	if r := k.loaded.Load(); r != nil {
+		return r, nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if r := k.loaded.Load(); r != nil {
+		return r, nil
+	}
+	return k.read(ctx)
+}
+
+// reread looks at the source again because id is unknown, at most once every
+// ringReread, and gives the ring that is current then.
+func (k *KeyRing) reread(ctx context.Context, id keyID) (*ring, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if r := k.loaded.Load(); r != nil && (r.find(id) != nil || time.Since(k.lastRead) < ringReread) {
+		return r, nil
+	}
+	return k.read(ctx)
+}
+
+// read is called with mu held.
+func (k *KeyRing) read(ctx context.Context) (*ring, error) {
+	k.lastRead = time.Now()
+	keys, err := k.source.LoadRing(ctx)
+	if err != nil {
+		return nil, unavailable(fmt.Errorf("reading the key ring: %w", err))
+	}
+	r, err := newRing(keys)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	k.loaded.Store(r)
+	return r, nil
+}
+
+// keyID names a key without telling anything about it.
+type keyID [8]byte
+
+// ring is one immutable reading of the keys.
+type ring struct {
+	keys []*ringKey // the first seals
+}
+
+type ringKey struct {
+	id     keyID
+	secret []byte
+	index  []byte
+	cookie []byte // MAC key of the session cookie
+}
+
+func newRing(keys []RingKey) (*ring, error) {
+	if len(keys) == 0 {
+		return nil, errors.New("the key ring is empty")
+	}
+	r := &ring{}
+	for i, key := range keys {
+		if len(key.Secret) < MinKeySize {
+			return nil, fmt.Errorf("key %d of the ring has %d bytes, needs %d", i+1, len(key.Secret), MinKeySize)
+		}
+		root := key.IndexRoot
+		if len(root) == 0 {
+			root = derive(key.Secret, nil, "bff index root", 32)
+		}
+		r.keys = append(r.keys, &ringKey{
+			id:     keyID(derive(key.Secret, nil, "bff key id", len(keyID{}))),
+			secret: key.Secret,
+			index:  root,
+			cookie: derive(key.Secret, nil, "bff session cookie", 32),
+		})
+	}
+	return r, nil
+}
+
+func (r *ring) sealing() *ringKey { return r.keys[0] }
+
+func (r *ring) find(id keyID) *ringKey {
+	for _, k := range r.keys {
+		if k.id == id {
+			return k
+		}
+	}
+	return nil
+}
+
+// indexKeys gives the index key of a value under each distinct root: new
+// records carry the first, look-ups try all.
+func (r *ring) indexKeys(kind, issuer, value string) []IndexKey {
+	var out []IndexKey
+	for i, k := range r.keys {
+		if i > 0 && hmac.Equal(k.index, r.keys[i-1].index) {
+			continue
+		}
+		mac := hmac.New(sha256.New, k.index)
+		mac.Write(bind(kind, issuer, value))
+		out = append(out, IndexKey(mac.Sum(nil)))
+	}
+	return out
+}
+
+// cookieCodec signs and verifies session cookies of one name under this key.
+func (k *ringKey) cookieCodec() *securecookie.SecureCookie {
+	// No block key: the value is random, there is nothing to hide in it.
+	// No maximum age: the record decides how long a session lives.
+	return securecookie.New(k.cookie, nil).MaxAge(0).MaxLength(maxCookieValue).SetSerializer(securecookie.NopEncoder{})
+}
+
+// derive is HKDF-SHA256 (RFC 5869).
+func derive(secret, salt []byte, info string, size int) []byte {
+	key, err := hkdf.Key(sha256.New, secret, salt, info, size)
+	if err != nil {
+		panic("session: " + err.Error()) // only for sizes that are not used here
+	}
+	return key
+}
+
+// bind joins values so that no two lists of values give the same bytes.
+func bind(values ...string) []byte {
+	var b []byte
+	for _, v := range values {
+		b = appendBytes(b, []byte(v))
+	}
+	return b
+}

@@ -1,0 +1,369 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddy-bff/caddy-bff/oauth"
+)
+
+// callbackLimit bounds what a callback does once the code is about to be sent:
+// it goes on if the browser hangs up, so that a session is saved whole or not
+// at all.
+const callbackLimit = 45 * time.Second
+
+// LoginRequest is a login to begin.
+type LoginRequest struct {
+	RedirectURI string         // absolute; the redirection endpoint
+	ReturnTo    string         // where the browser goes afterwards, already checked; at most MaxReturnTo bytes
+	Params      url.Values     // further authorization request parameters, already chosen
+	FormPost    bool           // the authorization response comes as a form post
+	Restarted   bool           // this login replaces a stale one
+	Previous    *Session       // the session that is to end when this login succeeds, or nil
+	Cookies     []*http.Cookie // of the request
+}
+
+// LoginStart is what a browser needs to go to the authorization server.
+type LoginStart struct {
+	AuthorizationURL string
+	Cookies          []*http.Cookie // to be set
+}
+
+// StartLogin makes the authorization request (RFC 6749 section 4.1.1, PKCE
+// S256, state, nonce) and the cookie that binds it to this browser. The server
+// keeps nothing.
+func (m *Manager) StartLogin(ctx context.Context, site *Site, req LoginRequest) (*LoginStart, error) {
+	if len(req.ReturnTo) > MaxReturnTo {
+		return nil, fmt.Errorf("return URL is longer than %d bytes", MaxReturnTo)
+	}
+	l := &loginState{
+		state: oauth.NewState(), nonce: oauth.NewNonce(), verifier: oauth.NewCodeVerifier(),
+		returnTo: req.ReturnTo, created: time.Now(), restarted: req.Restarted,
+		acrValues: strings.Fields(req.Params.Get("acr_values")),
+	}
+	if req.Previous != nil {
+		t := req.Previous.ticket
+		l.previous = &t
+	}
+	if s := req.Params.Get("max_age"); s != "" {
+		if n, err := strconv.ParseUint(s, 10, 31); err == nil {
+			maxAge := time.Duration(n) * time.Second
+			l.maxAge = &maxAge
+		}
+	}
+	mode, sameSite := "", http.SameSiteLaxMode
+	if req.FormPost {
+		mode = "form_post"
+		if site.secure {
+			sameSite = http.SameSiteNoneMode // the response is a cross-site POST
+		}
+	}
+	target, err := m.cfg.Client.AuthorizationURL(ctx, oauth.AuthorizationRequest{
+		RedirectURI: req.RedirectURI, State: l.state, Nonce: l.nonce, CodeVerifier: l.verifier,
+		Params: req.Params, ResponseMode: mode,
+	})
+	if err != nil {
+		return nil, err
+	}
+	r, err := m.cfg.Ring.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	cookies, err := site.evictLogins(ctx, m.cfg.Ring, req.Cookies)
+	if err != nil {
+		return nil, err
+	}
+	c, err := site.loginCookie(r, l, sameSite)
+	if err != nil {
+		return nil, err
+	}
+	return &LoginStart{AuthorizationURL: target, Cookies: append(cookies, c)}, nil
+}
+
+// Callback is an authorization response.
+type Callback struct {
+	RedirectURI string     // that of the authorization request
+	Params      url.Values // of the query, or of the posted form
+	Request     *http.Request
+}
+
+// LoginResult is a login that succeeded.
+type LoginResult struct {
+	Session  *Session
+	Cookies  []*http.Cookie // to be set
+	ReturnTo string
+}
+
+// LoginErrorKind says what became of a login that did not succeed.
+type LoginErrorKind int
+
+// The kinds.
+const (
+	// LoginStateInvalid: this browser did not begin a login with that state.
+	LoginStateInvalid LoginErrorKind = iota
+	// LoginStale: it did, but too long ago, or it has been answered already.
+	LoginStale
+	// LoginRefused: the authorization server answered with an error; see Code.
+	LoginRefused
+	// LoginFailed: no session can be made of the authorization server's answers.
+	LoginFailed
+	// LoginUnavailable: the authorization server, or the store, is out.
+	LoginUnavailable
+)
+
+// LoginError is a login that did not succeed.
+type LoginError struct {
+	Kind      LoginErrorKind
+	ReturnTo  string         // of the login; empty when it is not known
+	Code      string         // the authorization server's error code (RFC 6749 section 4.1.2.1): untrusted text
+	Restarted bool           // the login had been restarted already
+	Live      *Session       // LoginStale: the session that the login made, when it lives
+	Cookies   []*http.Cookie // to be set
+	Err       error
+}
+
+func (e *LoginError) Error() string {
+	what := [...]string{"login state is not authentic", "login is stale", "authorization server refused the login", "login failed", "login is unavailable"}[e.Kind]
+	if e.Err != nil {
+		return what + ": " + e.Err.Error()
+	}
+	return what
+}
+
+func (e *LoginError) Unwrap() error { return e.Err }
+
+// FinishLogin turns an authorization response into a session. It is single use,
+// also when the same response is delivered twice at a time. All errors are
+// [*LoginError].
+func (m *Manager) FinishLogin(ctx context.Context, site *Site, cb Callback) (*LoginResult, error) {
+	state := oauth.Secret(cb.Params.Get("state"))
+	l, err := site.findLogin(ctx, m.cfg.Ring, cb.Request, state)
+	switch {
+	case err != nil:
+		return nil, &LoginError{Kind: LoginUnavailable, Err: err}
+	case l == nil:
+		return nil, m.withoutLogin(ctx, site, cb.Request, state)
+	}
+	done := site.cookie(site.loginName(l.state), "", http.SameSiteLaxMode, -1)
+	fail := func(kind LoginErrorKind, err error) *LoginError {
+		e := &LoginError{Kind: kind, ReturnTo: l.returnTo, Restarted: l.restarted, Cookies: []*http.Cookie{done}, Err: err}
+		if kind == LoginUnavailable {
+			e.Cookies = nil // it may still succeed
+		}
+		return e
+	}
+	if time.Since(l.created) > loginLifetime || time.Until(l.created) > time.Minute {
+		return nil, fail(LoginStale, nil)
+	}
+	code, err := m.cfg.Client.ValidateAuthorizationResponse(ctx, cb.Params, l.state)
+	if err != nil {
+		return nil, m.refusedLogin(err, fail)
+	}
+	// From here on it must not matter whether the browser waits.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callbackLimit)
+	defer cancel()
+	if err := m.claim(ctx, l); err != nil {
+		if errors.Is(err, ErrExists) {
+			e := fail(LoginStale, nil)
+			e.Live = m.madeBy(ctx, site, cb.Request, l.state)
+			return nil, e
+		}
+		return nil, fail(LoginUnavailable, err)
+	}
+	s, c, err := m.begin(ctx, site, cb, l, code)
+	if err != nil {
+		kind := LoginFailed
+		var u *UnavailableError
+		if errors.Is(err, ErrStoreUnavailable) || errors.Is(err, ErrFull) || errors.As(err, &u) {
+			kind = LoginUnavailable
+		}
+		e := fail(kind, err)
+		e.Cookies = []*http.Cookie{done} // the code is spent
+		return nil, e
+	}
+	if l.previous != nil && *l.previous != s.ticket {
+		m.endPrevious(ctx, site, *l.previous)
+	}
+	return &LoginResult{Session: s, Cookies: []*http.Cookie{c, done}, ReturnTo: l.returnTo}, nil
+}
+
+// withoutLogin answers a response whose login this browser does not (any more)
+// carry: harmless if the browser has the very session that came of it.
+func (m *Manager) withoutLogin(ctx context.Context, site *Site, r *http.Request, state oauth.Secret) *LoginError {
+	if live := m.madeBy(ctx, site, r, state); live != nil {
+		return &LoginError{Kind: LoginStale, ReturnTo: live.seen.Load().tokens.returnTo, Live: live}
+	}
+	return &LoginError{Kind: LoginStateInvalid}
+}
+
+// madeBy gives the request's session if the login with that state made it.
+func (m *Manager) madeBy(ctx context.Context, site *Site, r *http.Request, state oauth.Secret) *Session {
+	s, err := m.Open(ctx, site, r)
+	if err != nil || state == "" {
+		return nil
+	}
+	sum := stateDigest(state)
+	if subtle.ConstantTimeCompare(sum[:], s.seen.Load().tokens.loginState) != 1 {
+		return nil
+	}
+	return s
+}
+
+func (m *Manager) refusedLogin(err error, fail func(LoginErrorKind, error) *LoginError) *LoginError {
+	var answer *oauth.Error
+	switch {
+	case errors.As(err, &answer) && answer.Code != "" && answer.Status == 0:
+		e := fail(LoginRefused, err)
+		e.Code = answer.Code
+		return e
+	case errors.Is(err, oauth.ErrResponse):
+		return fail(LoginFailed, err)
+	default: // metadata could not be had
+		return fail(LoginUnavailable, err)
+	}
+}
+
+// claim makes the response single use: the first to create the record of its
+// state may send the code.
+func (m *Manager) claim(ctx context.Context, l *loginState) error {
+	store, err := m.cfg.Backend.current(ctx)
+	if err != nil {
+		return err
+	}
+	rec := &Record{
+		Key: sha256.Sum256(bind("login claim", l.state.Reveal())), Rev: 1,
+		Expiry: time.Now().Add(2 * loginLifetime),
+	}
+	if err := store.Create(ctx, rec); err != nil {
+		if errors.Is(err, ErrExists) {
+			return err
+		}
+		return unavailable(err)
+	}
+	return nil
+}
+
+// begin exchanges the code, checks what comes, and makes the session under a
+// new identifier.
+func (m *Manager) begin(ctx context.Context, site *Site, cb Callback, l *loginState, code oauth.Secret) (*Session, *http.Cookie, error) {
+	began := time.Now()
+	answer, err := m.cfg.Client.Exchange(ctx, oauth.ExchangeRequest{Code: code, CodeVerifier: l.verifier, RedirectURI: cb.RedirectURI})
+	if err != nil {
+		switch oauth.ClassOf(err) {
+		case oauth.ClassOutage, oauth.ClassAmbiguous, oauth.ClassNotSent:
+			return nil, nil, &UnavailableError{RetryAfter: time.Second, Err: err}
+		}
+		return nil, nil, err
+	}
+	m.served.Store(time.Now().UnixNano())
+	if answer.IDToken == "" {
+		return nil, nil, m.discard(answer, fmt.Errorf("%w: the token response has none", oauth.ErrIDToken))
+	}
+	id, err := m.cfg.Client.VerifyIDToken(ctx, answer.IDToken, oauth.IDTokenCheck{
+		Nonce: l.nonce, AccessToken: answer.AccessToken, MaxAge: l.maxAge, ACRValues: l.acrValues,
+	})
+	if err != nil {
+		if errors.Is(err, oauth.ErrKeysUnavailable) {
+			err = &UnavailableError{RetryAfter: time.Second, Err: err}
+		}
+		return nil, nil, m.discard(answer, err)
+	}
+	s, c, err := m.create(ctx, site, cb.Request, l, began, answer, id)
+	if err != nil {
+		return nil, nil, m.discard(answer, err)
+	}
+	return s, c, nil
+}
+
+// discard lets go of tokens that no session will hold.
+func (m *Manager) discard(answer *oauth.TokenResponse, err error) error {
+	m.revokeLater(answer.RefreshToken, answer.AccessToken)
+	return err
+}
+
+func (m *Manager) create(ctx context.Context, site *Site, req *http.Request, l *loginState, began time.Time, answer *oauth.TokenResponse, id *oauth.IDToken) (*Session, *http.Cookie, error) {
+	r, err := m.cfg.Ring.current(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	store, err := m.cfg.Backend.current(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	now, made := time.Now(), newTicket()
+	sum := stateDigest(l.state)
+	t := &tokens{
+		access: answer.AccessToken, refresh: answer.RefreshToken, id: answer.IDToken,
+		accessExpiry: answer.Expiry, issued: began, scope: answer.Scope,
+		nonce: l.nonce, claims: id.Claims, loginState: sum[:], returnTo: l.returnTo,
+	}
+	f := &facts{
+		issuer: m.cfg.Issuer, subject: id.Subject, sid: id.SID, userAgent: clip(req.UserAgent(), 256),
+		created: now, authTime: id.AuthTime, lifetimeEnd: now.Add(m.cfg.Lifetime), refreshEnd: answer.RefreshExpiry,
+	}
+	if answer.RefreshToken == "" {
+		// Nothing can prolong the access token; the session ends with it.
+		if _, err := m.judge(ctx, t, now); err != nil {
+			return nil, nil, err
+		}
+		f.accessEnd = t.expiry()
+	}
+	rec := &Record{
+		Key: made.key(), Rev: 1, Gen: 1, LastSeen: now, Expiry: m.recordExpiry(now, f.lifetimeEnd),
+		Index: r.indexKeys("sub", f.issuer, f.subject)[:1],
+	}
+	if f.sid != "" {
+		rec.Index = append(rec.Index, r.indexKeys("sid", f.issuer, f.sid)[0])
+	}
+	if err := site.sealInto(rec, r, made.secret[:], t, f); err != nil {
+		return nil, nil, err
+	}
+	c, err := site.sessionCookie(r, made)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making the session cookie: %w", err)
+	}
+	if err := store.Create(ctx, rec); err != nil {
+		if errors.Is(err, ErrTooLarge) || errors.Is(err, ErrFull) {
+			return nil, nil, err
+		}
+		return nil, nil, unavailable(err)
+	}
+	s := &Session{m: m, site: site, ticket: made, key: rec.Key}
+	o := &opened{rec: rec, site: site, secret: made.secret, tokens: t, facts: f}
+	s.seen.Store(o)
+	e := s.entry()
+	e.opened.Store(o)
+	e.lastSeen.Store(now.UnixNano())
+	return s, c, nil
+}
+
+// endPrevious ends the session that the login saw: a new identifier at every
+// login, and nothing left under the old one.
+func (m *Manager) endPrevious(ctx context.Context, site *Site, t ticket) {
+	old, err := m.openTicket(ctx, site, t)
+	if err == nil {
+		err = old.end(ctx, ReasonLoggedOut)
+	}
+	if err != nil && !over(err) {
+		m.cfg.Logger.Warn("ending the session before this login", "session", t.key().short(), "error", err)
+	}
+}
+
+// clip bounds a text of the browser, at a whole character.
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "")
+}

@@ -1,4 +1,0 @@
-// Copyright the caddy-bff authors
-// SPDX-License-Identifier: Apache-2.0
-
-package session
