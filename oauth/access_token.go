@@ -5,6 +5,8 @@ package oauth
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 )
 
@@ -30,16 +32,148 @@ type Verdict struct {
 	JWT bool
 	// NotBefore is when the token begins to be valid; zero when not told.
 	NotBefore time.Time
-	// Expiry is when the token expires, without leeway.
+	// Expiry is when the token expires, without leeway; zero when not told,
+	// which mode jwt refuses.
 	Expiry time.Time
 	// KeySetGeneration is the generation of the key set that was asked.
 	KeySetGeneration uint64
+
+	// provisional is when the question is worth asking again: the token is taken
+	// as opaque because the issuer's keys could not be had. Zero: the verdict holds.
+	provisional time.Time
 }
 
-// CheckAccessToken validates an access token.
+const (
+	// autoWait bounds how long a token waits for keys that may turn out to say
+	// nothing about it.
+	autoWait = 2 * time.Second
+	// provisionalFor is how long a verdict without keys holds.
+	provisionalFor = 30 * time.Second
+)
+
+// CheckAccessToken validates an access token. In mode jwt it has to be a JWT
+// access token by RFC 9068 section 4, its typ and its required claims included.
+// In mode auto a token that is not a JWT, or that the issuer's keys do not
+// verify, is opaque; one that they do verify, with the typ of a JWT access token,
+// "JWT" or none, must not be expired, of another issuer, or, with
+// [Config].Audience, for another audience. In mode expiry every token is opaque.
+// Leeway applies to nbf and iat, never to exp. Errors: [ErrAccessToken],
+// [ErrAccessTokenExpired]; in mode jwt also [ErrKeysUnavailable].
 func (c *Client) CheckAccessToken(ctx context.Context, raw Secret, mode ValidateMode) (*Verdict, error) {
-	return nil, ErrUnsupported
+	if raw == "" {
+		return nil, fmt.Errorf("%w: empty", ErrAccessToken)
+	}
+	switch mode {
+	case ValidateExpiry:
+		return &Verdict{KeySetGeneration: c.keys.generation()}, nil
+	case ValidateJWT:
+		return c.checkJWT(ctx, raw)
+	case ValidateAuto:
+		return c.checkAuto(ctx, raw)
+	}
+	return nil, fmt.Errorf("oauth: unknown validation mode %q", mode)
 }
 
-// VerdictCurrent says whether a verdict still holds at now.
-func (c *Client) VerdictCurrent(v *Verdict, now time.Time) bool { return false }
+// VerdictCurrent says whether a verdict still holds at now: inside the token's
+// time window, and with the key set that it was made with. It makes no call and
+// takes no lock.
+func (c *Client) VerdictCurrent(v *Verdict, now time.Time) bool {
+	if v == nil || v.KeySetGeneration != c.keys.generation() {
+		return false
+	}
+	if !v.provisional.IsZero() && !now.Before(v.provisional) {
+		return false
+	}
+	if !v.Expiry.IsZero() && !now.Before(v.Expiry) {
+		return false
+	}
+	return !v.NotBefore.After(now.Add(c.cfg.Leeway))
+}
+
+// checkJWT is mode jwt.
+func (c *Client) checkJWT(ctx context.Context, raw Secret) (*Verdict, error) {
+	s, err := parseJWS(raw.Reveal())
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAccessToken, err)
+	}
+	// The type is what keeps ID tokens out, which the same keys sign.
+	if !s.isType("at+jwt") {
+		return nil, fmt.Errorf("%w: typ is not at+jwt", ErrAccessToken)
+	}
+	generation, err := c.keys.verify(ctx, s)
+	if err != nil {
+		if errors.Is(err, ErrKeysUnavailable) {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%w: %w", ErrAccessToken, err)
+	}
+	cl, err := parseClaims(s.payload)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAccessToken, err)
+	}
+	for _, name := range []string{"iss", "exp", "aud", "sub", "client_id", "iat", "jti"} {
+		if !cl.has(name) {
+			return nil, fmt.Errorf("%w: %s is missing", ErrAccessToken, name)
+		}
+	}
+	if _, err := cl.subject(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAccessToken, err)
+	}
+	return c.accessTokenVerdict(cl, generation)
+}
+
+// checkAuto is mode auto.
+func (c *Client) checkAuto(ctx context.Context, raw Secret) (*Verdict, error) {
+	opaque := &Verdict{KeySetGeneration: c.keys.generation()}
+	s, err := parseJWS(raw.Reveal())
+	if err != nil || (s.typ != "" && !s.isType("jwt") && !s.isType("at+jwt")) {
+		return opaque, nil
+	}
+	wait, cancel := context.WithTimeout(ctx, autoWait)
+	defer cancel()
+	generation, err := c.keys.verify(wait, s)
+	opaque.KeySetGeneration = generation
+	switch {
+	case err == nil:
+	case errors.Is(err, errSignature):
+		return opaque, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	default:
+		opaque.provisional = time.Now().Add(provisionalFor)
+		return opaque, nil
+	}
+	cl, err := parseClaims(s.payload)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAccessToken, err)
+	}
+	return c.accessTokenVerdict(cl, generation)
+}
+
+// accessTokenVerdict judges the claims of a JWT of the issuer's keys.
+func (c *Client) accessTokenVerdict(cl claims, generation uint64) (*Verdict, error) {
+	refused := func(err error) error { return fmt.Errorf("%w: %w", ErrAccessToken, err) }
+	now := time.Now()
+	if iss, err := cl.text("iss"); err != nil || (iss != c.cfg.Issuer && cl.has("iss")) {
+		return nil, refused(errors.New("iss is not the issuer"))
+	}
+	v := &Verdict{JWT: true, KeySetGeneration: generation}
+	var err error
+	if v.Expiry, err = cl.date("exp"); err != nil {
+		return nil, refused(err)
+	}
+	if !v.Expiry.IsZero() && !now.Before(v.Expiry) {
+		return nil, ErrAccessTokenExpired
+	}
+	if v.NotBefore, _, err = cl.notYet(now, c.cfg.Leeway); err != nil {
+		return nil, refused(err)
+	}
+	found, err := cl.hasAudience(c.cfg.Audience)
+	if err != nil {
+		return nil, refused(err)
+	}
+	if len(c.cfg.Audience) > 0 && !found {
+		return nil, refused(errors.New("aud is not the configured audience"))
+	}
+	return v, nil
+}

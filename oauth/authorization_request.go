@@ -5,21 +5,136 @@ package oauth
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
 	"net/url"
+	"slices"
+	"strings"
 )
 
 // AuthorizationRequest is what differs from one authorization request to the
 // next (RFC 6749 section 4.1.1, OpenID Connect Core section 3.1.2.1).
 type AuthorizationRequest struct {
-	RedirectURI  string     // absolute; required
+	RedirectURI  string     // absolute; https, or http on loopback; required
 	State        Secret     // required
-	Nonce        Secret     // required with scope openid
-	CodeVerifier Secret     // required; its S256 challenge is sent
+	Nonce        Secret     // required with scope openid; not sent without it
+	CodeVerifier Secret     // 43 to 128 characters; required; its S256 challenge is sent
 	Params       url.Values // further parameters: prompt, login_hint, max_age, ...
 	ResponseMode string     // "query", "form_post", or "" for the server's default (query)
 }
 
-// AuthorizationURL returns the URL to send the browser to.
+// reservedParams are the parameters of an authorization request that this package
+// sets itself, or that would change what the request is.
+var reservedParams = map[string]bool{
+	"response_type": true, "client_id": true, "redirect_uri": true, "scope": true, "state": true,
+	"nonce": true, "code_challenge": true, "code_challenge_method": true, "response_mode": true,
+	"request": true, "request_uri": true, "client_secret": true,
+}
+
+// AuthorizationURL returns the URL to send the browser to. Parameters that the
+// authorization endpoint has already are kept (RFC 6749 section 3.1). Params of
+// the request win over those of [Config]. Errors: that of [Client.Metadata];
+// [ErrUnsupported] when the metadata rules out PKCE with S256 or the response
+// mode; others for an incomplete request.
 func (c *Client) AuthorizationURL(ctx context.Context, r AuthorizationRequest) (string, error) {
-	return "", ErrUnsupported
+	md, err := c.Metadata(ctx)
+	if err != nil {
+		return "", err
+	}
+	scope := c.scope(md)
+	if err := r.check(md, slices.Contains(scope, "openid")); err != nil {
+		return "", err
+	}
+	u, err := url.Parse(md.AuthorizationEndpoint)
+	if err != nil {
+		return "", fmt.Errorf("%w: authorization_endpoint is not a URL", ErrMetadata)
+	}
+	q := u.Query()
+	for _, params := range []url.Values{c.cfg.Params, r.Params} {
+		for name, values := range params {
+			q[name] = slices.Clone(values)
+		}
+	}
+	q.Set("response_type", "code")
+	q.Set("client_id", c.cfg.ClientID)
+	q.Set("redirect_uri", r.RedirectURI)
+	q.Set("scope", strings.Join(scope, " "))
+	q.Set("state", r.State.Reveal())
+	if slices.Contains(scope, "openid") {
+		q.Set("nonce", r.Nonce.Reveal())
+	}
+	challenge := sha256.Sum256([]byte(r.CodeVerifier.Reveal()))
+	q.Set("code_challenge", base64.RawURLEncoding.EncodeToString(challenge[:]))
+	q.Set("code_challenge_method", "S256")
+	if r.ResponseMode != "" && r.ResponseMode != "query" {
+		q.Set("response_mode", r.ResponseMode)
+	}
+	u.RawQuery = q.Encode()
+	return u.String(), nil
+}
+
+// scope returns the scope to ask for.
+func (c *Client) scope(md *Metadata) []string {
+	if len(c.cfg.Scope) > 0 {
+		return c.cfg.Scope
+	}
+	scope := []string{"openid", "profile"}
+	if slices.Contains(md.ScopesSupported, "offline_access") {
+		scope = append(scope, "offline_access")
+	}
+	return scope
+}
+
+// check refuses a request that is incomplete or that the server would not take.
+func (r *AuthorizationRequest) check(md *Metadata, openid bool) error {
+	u, err := url.Parse(r.RedirectURI)
+	if err == nil {
+		err = checkEndpoint(u)
+	}
+	if err != nil {
+		return errors.New("oauth: redirect URI is not an absolute https URL without fragment (http is for loopback only)")
+	}
+	if r.State == "" || (openid && r.Nonce == "") || r.State == r.Nonce {
+		return errors.New("oauth: authorization request needs state and nonce, and not the same value for both")
+	}
+	if !codeVerifier(r.CodeVerifier.Reveal()) {
+		return errors.New("oauth: code verifier is not 43 to 128 unreserved characters")
+	}
+	for name, values := range r.Params {
+		if reservedParams[name] {
+			return fmt.Errorf("oauth: authorization request parameter %q cannot be replaced", name)
+		}
+		if len(values) != 1 && name != "resource" { // RFC 8707 section 2 repeats that one
+			return fmt.Errorf("oauth: authorization request parameter %q needs exactly one value", name)
+		}
+	}
+	if methods := md.CodeChallengeMethodsSupported; len(methods) > 0 && !slices.Contains(methods, "S256") {
+		return fmt.Errorf("%w: PKCE with S256", ErrUnsupported)
+	}
+	switch r.ResponseMode {
+	case "", "query":
+	case "form_post":
+		if modes := md.ResponseModesSupported; len(modes) > 0 && !slices.Contains(modes, "form_post") {
+			return fmt.Errorf("%w: response mode form_post", ErrUnsupported)
+		}
+	default:
+		return fmt.Errorf("oauth: unknown response mode %q", r.ResponseMode)
+	}
+	return nil
+}
+
+// codeVerifier says whether s is a code verifier (RFC 7636 section 4.1).
+func codeVerifier(s string) bool {
+	if len(s) < 43 || len(s) > 128 {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && (c < '0' || c > '9') && !strings.ContainsRune("-._~", rune(c)) {
+			return false
+		}
+	}
+	return true
 }

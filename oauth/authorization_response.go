@@ -5,11 +5,65 @@ package oauth
 
 import (
 	"context"
+	"crypto/subtle"
+	"fmt"
 	"net/url"
 )
 
-// ValidateAuthorizationResponse checks an authorization response and returns
-// its code.
+// responseParams are the parameters of an authorization response and their
+// longest accepted values. Others are ignored (RFC 6749 section 4.1.2).
+var responseParams = map[string]int{
+	"code": 8 << 10, "state": 1 << 10, "iss": 2 << 10,
+	"error": 128, "error_description": 4 << 10, "error_uri": 4 << 10,
+}
+
+// ValidateAuthorizationResponse checks an authorization response (RFC 6749
+// section 4.1.2, RFC 9207 section 2.4) and returns its code. state is that of
+// the authorization request. Errors: an [*Error] with a Code for an authentic
+// error response ("access_denied", "login_required"); [ErrResponse] for one that
+// cannot be used; an error of [Client.Metadata]. Nothing of the response may be
+// used unless err is nil.
 func (c *Client) ValidateAuthorizationResponse(ctx context.Context, params url.Values, state Secret) (code Secret, err error) {
-	return "", ErrUnsupported
+	for name, limit := range responseParams {
+		values := params[name]
+		if len(values) > 1 {
+			return "", fmt.Errorf("%w: repeated parameter %s", ErrResponse, name)
+		}
+		if len(values) == 1 && len(values[0]) > limit {
+			return "", fmt.Errorf("%w: parameter %s is too long", ErrResponse, name)
+		}
+	}
+	if got := params.Get("state"); state == "" || subtle.ConstantTimeCompare([]byte(got), []byte(state.Reveal())) != 1 {
+		return "", fmt.Errorf("%w: state does not match", ErrResponse)
+	}
+	if params.Has("iss") {
+		if params.Get("iss") != c.cfg.Issuer {
+			return "", fmt.Errorf("%w: iss names another issuer", ErrResponse)
+		}
+	} else {
+		md, err := c.Metadata(ctx)
+		if err != nil {
+			return "", err
+		}
+		if md.AuthorizationResponseIssParameterSupported {
+			return "", fmt.Errorf("%w: iss is missing", ErrResponse)
+		}
+	}
+	value := params.Get("code")
+	if params.Has("error") {
+		name := errorText(params.Get("error"), responseParams["error"])
+		if name == "" || value != "" {
+			return "", fmt.Errorf("%w: malformed error response", ErrResponse)
+		}
+		return "", &Error{
+			Code:        name,
+			Description: errorText(params.Get("error_description"), maxErrorText),
+			URI:         errorText(params.Get("error_uri"), maxErrorText),
+			Class:       classOfCode(name),
+		}
+	}
+	if value == "" || !visible(value, true) {
+		return "", fmt.Errorf("%w: code is missing or malformed", ErrResponse)
+	}
+	return Secret(value), nil
 }

@@ -4,6 +4,8 @@
 package oauth
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -43,20 +45,114 @@ type Config struct {
 	// an ID token; it never extends an access token. At most 5 min. Default: 30 s.
 	Leeway time.Duration
 	// Audience lists the acceptable audiences of a JWT access token; one of them
-	// has to be there. Default: none, the audience is not checked.
+	// has to be there. An ID token may name them beside the client. Default:
+	// none, the audience of access tokens is not checked.
 	Audience []string
 	// Logger receives what an operator should know; never a token. Default:
 	// nothing is logged.
 	Logger *slog.Logger
 }
 
+// Defaults and bounds of Config.
+const (
+	defaultTimeout        = 10 * time.Second
+	defaultRefreshTimeout = 30 * time.Second
+	defaultLeeway         = 30 * time.Second
+	maxLeeway             = 5 * time.Minute
+)
+
 // Client is a client of one authorization server. Safe for concurrent use.
 type Client struct {
+	cfg      Config
+	http     *http.Client
+	log      *slog.Logger
+	metadata metadataCache
+	keys     keySet
+	latency  latency
 }
 
 // New checks cfg and returns a Client. It makes no network call.
-func New(cfg Config) (*Client, error) { return nil, ErrUnsupported }
+func New(cfg Config) (*Client, error) {
+	if err := checkIssuer(cfg.Issuer); err != nil {
+		return nil, err
+	}
+	if cfg.ClientID == "" || !visible(cfg.ClientID, true) {
+		return nil, errors.New("oauth: client ID is missing or has characters other than printable ASCII")
+	}
+	if err := cfg.checkAuthMethod(); err != nil {
+		return nil, err
+	}
+	for _, token := range cfg.Scope {
+		if !scopeToken(token) {
+			return nil, fmt.Errorf("oauth: %q is no scope token", token)
+		}
+	}
+	for name := range cfg.Params {
+		if reservedParams[name] {
+			return nil, fmt.Errorf("oauth: authorization request parameter %q cannot be replaced", name)
+		}
+	}
+	if cfg.Timeout < 0 || cfg.RefreshTimeout < 0 || cfg.Leeway < 0 || cfg.Leeway > maxLeeway {
+		return nil, fmt.Errorf("oauth: timeouts and leeway must not be negative, leeway at most %v", maxLeeway)
+	}
+	setDefault(&cfg.Timeout, defaultTimeout)
+	setDefault(&cfg.RefreshTimeout, defaultRefreshTimeout)
+	setDefault(&cfg.Leeway, defaultLeeway)
+	c := &Client{cfg: cfg, log: cfg.Logger}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	c.http = newHTTPClient(cfg.HTTP)
+	c.metadata.client = c
+	c.keys.client = c
+	return c, nil
+}
+
+func setDefault(d *time.Duration, v time.Duration) {
+	if *d == 0 {
+		*d = v
+	}
+}
+
+// Issuer returns the configured issuer identifier.
+func (c *Client) Issuer() string { return c.cfg.Issuer }
+
+// ClientID returns the configured client identifier.
+func (c *Client) ClientID() string { return c.cfg.ClientID }
 
 // TokenLatency returns the recent worst latency of the token endpoint, which
-// decays by half a minute; 0 while it is unknown.
-func (c *Client) TokenLatency() time.Duration { return 0 }
+// halves every minute; 0 while it is unknown. A call that timed out counts with
+// the time it was given.
+func (c *Client) TokenLatency() time.Duration { return c.latency.worst(time.Now()) }
+
+// checkIssuer accepts an issuer identifier as RFC 8414 section 2 has it: a URL
+// with a host and without query or fragment.
+func checkIssuer(issuer string) error {
+	u, err := url.Parse(issuer)
+	if err != nil || issuer == "" || !visible(issuer, false) {
+		return errors.New("oauth: issuer is missing or no URL")
+	}
+	if u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
+		return errors.New("oauth: issuer must have no query and no fragment")
+	}
+	if err := checkEndpoint(u); err != nil {
+		return fmt.Errorf("oauth: issuer %w", err)
+	}
+	return nil
+}
+
+// visible says whether s consists of visible ASCII characters, and of spaces
+// where they are allowed (the VSCHAR of RFC 6749 appendix A).
+func visible(s string, space bool) bool {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c > 0x7e || (c == ' ' && !space) {
+			return false
+		}
+	}
+	return true
+}
+
+// scopeToken says whether s is a scope-token (RFC 6749 section 3.3).
+func scopeToken(s string) bool {
+	return s != "" && visible(s, false) && errorText(s, len(s)) == s
+}

@@ -3,7 +3,11 @@
 
 package oauth
 
-import "context"
+import (
+	"context"
+	"fmt"
+	"net/url"
+)
 
 // EndSessionRequest is a logout request (OpenID Connect RP-Initiated Logout
 // section 2). Every field is optional.
@@ -11,11 +15,38 @@ type EndSessionRequest struct {
 	IDTokenHint           Secret
 	LogoutHint            string
 	PostLogoutRedirectURI string
-	State                 string
+	State                 string // sent only with a PostLogoutRedirectURI
 }
 
 // EndSessionURL returns the URL that ends the end user's session at the
 // authorization server, or "" when the metadata names no end-session endpoint.
+// Parameters that the endpoint has already are kept; client_id is always sent.
+// Errors: those of [Client.Metadata].
 func (c *Client) EndSessionURL(ctx context.Context, r EndSessionRequest) (string, error) {
-	return "", ErrUnsupported
+	md, err := c.Metadata(ctx)
+	if err != nil {
+		return "", err
+	}
+	if md.EndSessionEndpoint == "" {
+		return "", nil
+	}
+	u, err := url.Parse(md.EndSessionEndpoint)
+	if err != nil {
+		return "", fmt.Errorf("%w: end_session_endpoint is not a URL", ErrMetadata)
+	}
+	q := u.Query()
+	q.Set("client_id", c.cfg.ClientID)
+	set := func(name, value string) {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	set("id_token_hint", r.IDTokenHint.Reveal())
+	set("logout_hint", r.LogoutHint)
+	if r.PostLogoutRedirectURI != "" {
+		set("post_logout_redirect_uri", r.PostLogoutRedirectURI)
+		set("state", r.State)
+	}
+	u.RawQuery = q.Encode()
+	return u.String(), nil
 }

@@ -52,9 +52,9 @@ type Class int
 // The classes of errors. The zero value is ClassOutage: what is not understood
 // must not end a session.
 const (
-	// ClassOutage: the authorization server does not work at the moment; a
-	// timeout before anything was sent apart, this covers 5xx, 429,
-	// temporarily_unavailable and answers that make no sense. Try again later.
+	// ClassOutage: the authorization server does not work at the moment: 5xx,
+	// 429, temporarily_unavailable, and answers that make no sense. Try again
+	// later.
 	ClassOutage Class = iota
 	// ClassSessionOver: the grant is gone for good (invalid_grant and its kin,
 	// a changed subject). The end user has to sign in again.
@@ -66,7 +66,8 @@ const (
 	// ClassRefused: any other 4xx answer, empty ones included.
 	ClassRefused
 	// ClassAmbiguous: the request left this machine, or may have, and no whole
-	// answer came. The server may have done what was asked.
+	// answer came, be it for a timeout or a cut connection. The server may have
+	// done what was asked.
 	ClassAmbiguous
 	// ClassNotSent: nothing left this machine, so nothing can have happened.
 	ClassNotSent
@@ -150,22 +151,31 @@ const maxRetryAfter = 60 * time.Second
 // classOfAnswer classifies an error answer of the token or revocation endpoint.
 // The status wins over the code where the server says that it is not well.
 func classOfAnswer(status int, code string) Class {
-	switch {
-	case status >= 500, status == http.StatusTooManyRequests, status == http.StatusRequestTimeout:
+	if status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout {
 		return ClassOutage
 	}
+	if code != "" {
+		return classOfCode(code)
+	}
+	if status >= 400 {
+		return ClassRefused
+	}
+	return ClassOutage
+}
+
+// classOfCode classifies an error code, of the token endpoint or of an
+// authorization response.
+func classOfCode(code string) Class {
 	switch code {
 	case "invalid_grant", "login_required", "interaction_required", "consent_required", "account_selection_required":
 		return ClassSessionOver
-	case "invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_target", "unsupported_token_type":
+	case "invalid_client", "unauthorized_client", "unsupported_grant_type", "unsupported_response_type",
+		"invalid_scope", "invalid_target", "unsupported_token_type":
 		return ClassConfiguration
 	case "temporarily_unavailable", "server_error":
 		return ClassOutage
 	}
-	if status >= 400 || (status >= 200 && status < 300 && code != "") {
-		return ClassRefused
-	}
-	return ClassOutage
+	return ClassRefused
 }
 
 // retryAfter reads a Retry-After header: seconds or an HTTP date (RFC 9110

@@ -3,7 +3,16 @@
 
 package oauth
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
 
 // Metadata is authorization server metadata (RFC 8414 section 2, OpenID Connect
 // Discovery section 3), as far as this package uses it. Treat it as read-only:
@@ -13,8 +22,8 @@ type Metadata struct {
 	AuthorizationEndpoint string
 	TokenEndpoint         string
 	JWKSURI               string
-	RevocationEndpoint    string
-	EndSessionEndpoint    string
+	RevocationEndpoint    string // "" when there is none
+	EndSessionEndpoint    string // "" when there is none
 
 	ScopesSupported                   []string
 	ResponseModesSupported            []string
@@ -26,5 +35,207 @@ type Metadata struct {
 	AuthorizationResponseIssParameterSupported bool
 }
 
-// Metadata returns the authorization server's metadata.
-func (c *Client) Metadata(ctx context.Context) (*Metadata, error) { return nil, ErrUnsupported }
+const (
+	maxMetadata     = 256 << 10
+	metadataAge     = time.Hour        // then it is fetched again, while the old one serves
+	metadataBackOff = time.Second      // after a failure with nothing in hand
+	metadataRetry   = 30 * time.Second // after a failure with an old one in hand
+)
+
+// Metadata returns the authorization server's metadata. The first call fetches
+// it, from the location of OpenID Connect Discovery section 4 and failing that
+// of RFC 8414 section 3; it is fetched again after an hour, in the background,
+// and as long as that fails the old one serves. All callers share one fetch,
+// which goes on when they leave. After a failure, calls fail at once for about a
+// second. Errors: an [*Error], [ErrMetadata], or the context's.
+func (c *Client) Metadata(ctx context.Context) (*Metadata, error) { return c.metadata.get(ctx) }
+
+// metadataCache keeps the metadata and the one fetch that may be under way.
+type metadataCache struct {
+	client *Client
+
+	mu      sync.Mutex
+	current *Metadata
+	fetched time.Time
+	failure error
+	retryAt time.Time
+	flight  chan struct{} // closed when the fetch under way has ended; nil: none
+	warned  bool
+}
+
+func (m *metadataCache) get(ctx context.Context) (*Metadata, error) {
+	m.mu.Lock()
+	now := time.Now()
+	due := m.current == nil || now.Sub(m.fetched) >= metadataAge
+	if due && m.flight == nil && !now.Before(m.retryAt) {
+		m.flight = make(chan struct{})
+		go m.fetch(m.flight)
+	}
+	current, failure, flight := m.current, m.failure, m.flight
+	m.mu.Unlock()
+	if current != nil {
+		return current, nil
+	}
+	if flight == nil {
+		return nil, failure
+	}
+	select {
+	case <-flight:
+	case <-ctx.Done():
+		return nil, notSent(ctx)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.current == nil {
+		return nil, m.failure
+	}
+	return m.current, nil
+}
+
+// notSent is the error of a caller that left before its request was sent.
+func notSent(ctx context.Context) error {
+	return &Error{Class: ClassNotSent, cause: ctx.Err()}
+}
+
+// fetch fetches the metadata for everybody who waits; it has a context of its own.
+func (m *metadataCache) fetch(done chan struct{}) {
+	ctx, cancel := context.WithTimeout(context.Background(), m.client.cfg.Timeout)
+	defer cancel()
+	md, err := m.client.fetchMetadata(ctx)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	if err == nil {
+		m.current, m.fetched, m.failure = md, now, nil
+		m.retryAt = time.Time{}
+		m.client.warnAbout(md, &m.warned)
+	} else {
+		m.failure = err
+		m.retryAt = now.Add(metadataBackOff)
+		if m.current != nil {
+			m.retryAt = now.Add(metadataRetry)
+		}
+		m.client.log.Warn("fetching authorization server metadata failed",
+			"issuer", m.client.cfg.Issuer, "cached", m.current != nil, "error", err)
+	}
+	m.flight = nil
+	close(done)
+}
+
+// warnAbout tells the operator, once, what may not work with this server.
+func (c *Client) warnAbout(md *Metadata, warned *bool) {
+	if *warned {
+		return
+	}
+	*warned = true
+	methods := md.TokenEndpointAuthMethodsSupported
+	if len(methods) == 0 {
+		methods = []string{string(AuthClientSecretBasic)} // RFC 8414 section 2
+	}
+	if !slices.Contains(methods, string(c.cfg.AuthMethod)) {
+		c.log.Warn("client authentication method is not among those of the authorization server",
+			"issuer", c.cfg.Issuer, "method", string(c.cfg.AuthMethod), "supported", methods)
+	}
+	if len(md.CodeChallengeMethodsSupported) == 0 {
+		c.log.Warn("authorization server does not announce PKCE; it is used all the same, and state and nonce are checked",
+			"issuer", c.cfg.Issuer)
+	}
+}
+
+// fetchMetadata tries the two well-known locations. The second one is asked when
+// the first has no usable document, not when its server cannot be reached and
+// not when it names another issuer.
+func (c *Client) fetchMetadata(ctx context.Context) (*Metadata, error) {
+	oidc, rfc8414 := wellKnown(c.cfg.Issuer)
+	md, err := c.fetchMetadataFrom(ctx, oidc)
+	if err == nil || errors.Is(err, errIssuerMismatch) {
+		return md, err
+	}
+	if e, ok := errors.AsType[*Error](err); ok && e.Status == 0 {
+		return nil, err
+	}
+	md, second := c.fetchMetadataFrom(ctx, rfc8414)
+	if second == nil {
+		return md, nil
+	}
+	// The first answer tells more, unless there simply was no document.
+	if e, ok := errors.AsType[*Error](err); ok && e.Status == 404 {
+		err = second
+	}
+	return nil, err
+}
+
+func (c *Client) fetchMetadataFrom(ctx context.Context, location string) (*Metadata, error) {
+	body, err := c.get(ctx, location, maxMetadata)
+	if err != nil {
+		return nil, err
+	}
+	return parseMetadata(body, c.cfg.Issuer)
+}
+
+// wellKnown returns where metadata may be: appended to the issuer (OpenID Connect
+// Discovery section 4.1), inserted before its path (RFC 8414 section 3.1).
+func wellKnown(issuer string) (oidc, rfc8414 string) {
+	issuer = strings.TrimSuffix(issuer, "/")
+	oidc = issuer + "/.well-known/openid-configuration"
+	scheme, rest, _ := strings.Cut(issuer, "://")
+	host, path, found := strings.Cut(rest, "/")
+	if found {
+		path = "/" + path
+	}
+	return oidc, scheme + "://" + host + "/.well-known/oauth-authorization-server" + path
+}
+
+var errIssuerMismatch = fmt.Errorf("%w: it names another issuer", ErrMetadata)
+
+// parseMetadata reads a metadata document of the given issuer.
+func parseMetadata(data []byte, issuer string) (*Metadata, error) {
+	o, err := parseObject(data, false)
+	if err == nil {
+		err = o.unique("issuer", "authorization_endpoint", "token_endpoint", "jwks_uri", "revocation_endpoint", "end_session_endpoint")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMetadata, err)
+	}
+	// Exactly the issuer, or nothing in the document counts (RFC 8414 section 3.3).
+	if got, err := o.text("issuer"); err != nil || got != issuer {
+		return nil, errIssuerMismatch
+	}
+	md := &Metadata{
+		Issuer:                            issuer,
+		ScopesSupported:                   o.texts("scopes_supported"),
+		ResponseModesSupported:            o.texts("response_modes_supported"),
+		TokenEndpointAuthMethodsSupported: o.texts("token_endpoint_auth_methods_supported"),
+		CodeChallengeMethodsSupported:     o.texts("code_challenge_methods_supported"),
+		IDTokenSigningAlgValuesSupported:  o.texts("id_token_signing_alg_values_supported"),
+	}
+	md.AuthorizationResponseIssParameterSupported, _ = o.members["authorization_response_iss_parameter_supported"].(bool)
+	for _, e := range []struct {
+		name     string
+		to       *string
+		required bool
+	}{
+		{"authorization_endpoint", &md.AuthorizationEndpoint, true},
+		{"token_endpoint", &md.TokenEndpoint, true},
+		{"jwks_uri", &md.JWKSURI, true},
+		{"revocation_endpoint", &md.RevocationEndpoint, false},
+		{"end_session_endpoint", &md.EndSessionEndpoint, false},
+	} {
+		if *e.to, err = o.text(e.name); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrMetadata, err)
+		}
+		if *e.to == "" && !e.required {
+			continue
+		}
+		u, err := url.Parse(*e.to)
+		if err == nil {
+			err = checkEndpoint(u)
+		} else {
+			err = errors.New("is not a URL")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: %s %w", ErrMetadata, e.name, err)
+		}
+	}
+	return md, nil
+}

@@ -3,7 +3,14 @@
 
 package oauth
 
-import "context"
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
 
 // ExchangeRequest is an access token request with an authorization code (RFC
 // 6749 section 4.1.3).
@@ -13,9 +20,19 @@ type ExchangeRequest struct {
 	RedirectURI  string // as in the authorization request
 }
 
-// Exchange sends an authorization code to the token endpoint, once.
+// Exchange sends an authorization code to the token endpoint, once: whatever the
+// outcome, that code must not be sent again. Errors: an [*Error], or one of
+// [Client.Metadata] with nothing sent.
 func (c *Client) Exchange(ctx context.Context, r ExchangeRequest) (*TokenResponse, error) {
-	return nil, ErrUnsupported
+	if r.Code == "" {
+		return nil, errors.New("oauth: exchange without a code")
+	}
+	return c.token(ctx, c.cfg.Timeout, url.Values{
+		"grant_type":    {"authorization_code"},
+		"code":          {r.Code.Reveal()},
+		"code_verifier": {r.CodeVerifier.Reveal()},
+		"redirect_uri":  {r.RedirectURI},
+	})
 }
 
 // RefreshRequest is an access token request with a refresh token (RFC 6749
@@ -26,7 +43,46 @@ type RefreshRequest struct {
 	Resource     []string // RFC 8707 resource indicators
 }
 
-// Refresh sends a refresh token to the token endpoint, once.
+// Refresh sends a refresh token to the token endpoint, once. It is the only
+// place that does, and it never repeats itself: what may be done after an error
+// is for the caller to decide, by [ClassOf]. The call may take
+// [Config].RefreshTimeout. Errors: an [*Error], or one of [Client.Metadata]
+// (whose class is never ClassAmbiguous) with nothing sent.
 func (c *Client) Refresh(ctx context.Context, r RefreshRequest) (*TokenResponse, error) {
-	return nil, ErrUnsupported
+	if r.RefreshToken == "" {
+		return nil, errors.New("oauth: refresh without a refresh token")
+	}
+	form := url.Values{
+		"grant_type":    {"refresh_token"},
+		"refresh_token": {r.RefreshToken.Reveal()},
+	}
+	if len(r.Scope) > 0 {
+		form.Set("scope", strings.Join(r.Scope, " "))
+	}
+	if len(r.Resource) > 0 {
+		form["resource"] = r.Resource
+	}
+	return c.token(ctx, c.cfg.RefreshTimeout, form)
+}
+
+// token sends a token request and reads the answer.
+func (c *Client) token(ctx context.Context, timeout time.Duration, form url.Values) (*TokenResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	md, err := c.Metadata(ctx)
+	if err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	a, err := c.post(ctx, md.TokenEndpoint, form, maxTokenResponse)
+	if ClassOf(err) != ClassNotSent && ClassOf(err) != ClassConfiguration {
+		c.latency.observe(time.Since(start), time.Now())
+	}
+	if err != nil {
+		return nil, err
+	}
+	if a.status != http.StatusOK {
+		return nil, answerError(a)
+	}
+	return parseTokenResponse(a)
 }

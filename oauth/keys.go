@@ -1,0 +1,280 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package oauth
+
+import (
+	"context"
+	"crypto"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	maxJWKS        = 512 << 10
+	maxKeys        = 100
+	keySetAge      = time.Hour        // then it is fetched again, while the old one serves
+	keySetStale    = 24 * time.Hour   // after so long without a fetch that succeeded it serves no more
+	keySetBackOff  = time.Second      // after a failure with nothing in hand
+	keySetRetry    = 30 * time.Second // after a failure with an old one in hand
+	refetchEvery   = time.Minute      // fetches for the sake of an unknown key
+	refetchBackOff = 10 * time.Second // the same, after one that failed
+)
+
+// verificationKey is a public key of the issuer.
+type verificationKey struct {
+	kid, alg string // "" when the key set does not say
+	key      crypto.PublicKey
+}
+
+// keys is a key set as it was fetched once; immutable.
+type keys struct {
+	list       []verificationKey
+	digest     [sha256.Size]byte
+	generation uint64 // moves when the content does
+	fetched    time.Time
+}
+
+// candidates returns the keys that may have made a signature: those with its key
+// ID or none, of the right kind, and not meant for another algorithm. Several
+// keys may share a key ID.
+func (k *keys) candidates(s *signed) []verificationKey {
+	var list []verificationKey
+	for _, v := range k.list {
+		if (s.kid == "" || v.kid == "" || v.kid == s.kid) && (v.alg == "" || v.alg == s.alg) && keyFits(s.alg, v.key) {
+			list = append(list, v)
+		}
+	}
+	return list
+}
+
+// verify says whether one of the keys made the signature.
+func (k *keys) verify(s *signed) bool {
+	return slices.ContainsFunc(k.candidates(s), func(v verificationKey) bool {
+		return verifySignature(s.alg, s.input, s.signature, v.key)
+	})
+}
+
+// keySet keeps the issuer's keys and the one fetch that may be under way.
+type keySet struct {
+	client  *Client
+	current atomic.Pointer[keys]
+
+	mu        sync.Mutex
+	failure   error
+	retryAt   time.Time     // earliest next fetch for age or absence
+	refetchAt time.Time     // earliest next fetch for an unknown key
+	flight    chan struct{} // closed when the fetch under way has ended; nil: none
+}
+
+// generation returns the generation of the current key set, 0 when there is none.
+func (ks *keySet) generation() uint64 {
+	if k := ks.current.Load(); k != nil {
+		return k.generation
+	}
+	return 0
+}
+
+// errUnsettled says that a signature did not verify with the keys at hand, and
+// that newer ones could not be asked for at this moment.
+var errUnsettled = errors.New("signature does not verify; newer keys could not be fetched yet")
+
+var errSignature = errors.New("signature does not verify")
+
+// verify checks a signature with the issuer's keys. When none fits, the key set is
+// fetched once more, rate-limited and shared, because the issuer may have a new
+// key (OpenID Connect Core section 10.1.1). It returns the generation asked.
+// Errors: errSignature, errUnsettled, [ErrKeysUnavailable], an [*Error].
+func (ks *keySet) verify(ctx context.Context, s *signed) (uint64, error) {
+	k, err := ks.get(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if k.verify(s) {
+		return k.generation, nil
+	}
+	newer, err := ks.refetch(ctx, k)
+	if err != nil {
+		return k.generation, err
+	}
+	if newer.digest != k.digest && newer.verify(s) {
+		return newer.generation, nil
+	}
+	return newer.generation, errSignature
+}
+
+// get returns the key set, and fetches it when there is none that may be used.
+func (ks *keySet) get(ctx context.Context) (*keys, error) {
+	k := ks.current.Load()
+	now := time.Now()
+	if k != nil && now.Sub(k.fetched) < keySetAge {
+		return k, nil
+	}
+	ks.mu.Lock()
+	if ks.flight == nil && !now.Before(ks.retryAt) {
+		ks.start()
+	}
+	flight, failure := ks.flight, ks.failure
+	ks.mu.Unlock()
+	if k != nil && now.Sub(k.fetched) < keySetStale {
+		return k, nil
+	}
+	if flight != nil {
+		select {
+		case <-flight:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, notSent(ctx))
+		}
+		ks.mu.Lock()
+		failure = ks.failure
+		ks.mu.Unlock()
+		if k := ks.current.Load(); k != nil && failure == nil {
+			return k, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, failure)
+}
+
+// refetch returns a key set that was fetched after seen, by another caller or by
+// a fetch of its own.
+func (ks *keySet) refetch(ctx context.Context, seen *keys) (*keys, error) {
+	ks.mu.Lock()
+	if k := ks.current.Load(); k != seen {
+		ks.mu.Unlock()
+		return k, nil
+	}
+	if ks.flight == nil {
+		now := time.Now()
+		if now.Before(ks.refetchAt) {
+			ks.mu.Unlock()
+			return nil, errUnsettled
+		}
+		ks.refetchAt = now.Add(refetchEvery)
+		ks.start()
+	}
+	flight := ks.flight
+	ks.mu.Unlock()
+	select {
+	case <-flight:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", errUnsettled, notSent(ctx))
+	}
+	if k := ks.current.Load(); k != seen {
+		return k, nil
+	}
+	ks.mu.Lock()
+	defer ks.mu.Unlock()
+	if soon := time.Now().Add(refetchBackOff); soon.Before(ks.refetchAt) {
+		ks.refetchAt = soon
+	}
+	return nil, fmt.Errorf("%w: %w", errUnsettled, ks.failure)
+}
+
+// start begins a fetch; the lock is held.
+func (ks *keySet) start() {
+	ks.flight = make(chan struct{})
+	go ks.fetch(ks.flight)
+}
+
+// fetch fetches the key set for everybody who waits; it has a context of its own.
+// A failure leaves the old key set in place.
+func (ks *keySet) fetch(done chan struct{}) {
+	ctx, cancel := context.WithTimeout(context.Background(), ks.client.cfg.Timeout)
+	defer cancel()
+	list, digest, err := ks.client.fetchKeys(ctx)
+	ks.mu.Lock()
+	defer ks.mu.Unlock()
+	now := time.Now()
+	old := ks.current.Load()
+	if err == nil {
+		k := &keys{list: list, digest: digest, fetched: now, generation: 1}
+		if old != nil {
+			k.generation = old.generation
+			if old.digest != digest {
+				k.generation++
+			}
+		}
+		ks.current.Store(k)
+		ks.failure, ks.retryAt = nil, time.Time{}
+	} else {
+		ks.failure = err
+		ks.retryAt = now.Add(keySetBackOff)
+		if old != nil && now.Sub(old.fetched) < keySetStale {
+			ks.retryAt = now.Add(keySetRetry)
+		}
+		ks.client.log.Warn("fetching the keys of the authorization server failed",
+			"issuer", ks.client.cfg.Issuer, "cached", old != nil, "error", err)
+	}
+	ks.flight = nil
+	close(done)
+}
+
+func (c *Client) fetchKeys(ctx context.Context) ([]verificationKey, [sha256.Size]byte, error) {
+	md, err := c.Metadata(ctx)
+	if err != nil {
+		return nil, [sha256.Size]byte{}, err
+	}
+	body, err := c.get(ctx, md.JWKSURI, maxJWKS)
+	if err != nil {
+		return nil, [sha256.Size]byte{}, err
+	}
+	list, err := parseKeySet(body)
+	return list, sha256.Sum256(body), err
+}
+
+// parseKeySet reads a JWK Set (RFC 7517 section 5). Keys that are malformed, of
+// an unknown kind, symmetric, private, weak, or not for signatures are skipped; a
+// set without any usable key is an error, so that it does not replace one that has.
+func parseKeySet(data []byte) ([]verificationKey, error) {
+	o, err := parseObject(data, false)
+	if err == nil {
+		err = o.unique("keys")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("key set: %w", err)
+	}
+	members, ok := o.members["keys"].([]any)
+	if !ok || len(members) > maxKeys {
+		return nil, fmt.Errorf("key set: no array of at most %d keys", maxKeys)
+	}
+	var list []verificationKey
+	for _, m := range members {
+		if v, ok := parseKey(m); ok {
+			list = append(list, v)
+		}
+	}
+	if len(list) == 0 {
+		return nil, errors.New("key set: no usable key")
+	}
+	return list, nil
+}
+
+func parseKey(member any) (verificationKey, bool) {
+	m, ok := member.(map[string]any)
+	if !ok {
+		return verificationKey{}, false
+	}
+	o := &object{members: m}
+	use, useErr := o.text("use")
+	kid, kidErr := o.text("kid")
+	alg, algErr := o.text("alg")
+	if useErr != nil || kidErr != nil || algErr != nil || (use != "" && use != "sig") {
+		return verificationKey{}, false
+	}
+	if o.has("key_ops") && !slices.Contains(o.texts("key_ops"), "verify") {
+		return verificationKey{}, false
+	}
+	if alg == "Ed25519" {
+		alg = "EdDSA"
+	}
+	key, err := parsePublicKey(o)
+	if err != nil || (alg != "" && !keyFits(alg, key)) {
+		return verificationKey{}, false
+	}
+	return verificationKey{kid: kid, alg: alg, key: key}, true
+}
