@@ -10,6 +10,8 @@ import (
 	"encoding/base64"
 	"net/http"
 	"strings"
+
+	"github.com/gorilla/securecookie"
 )
 
 // cookieBase is what the names of our cookies begin with after the prefix.
@@ -72,6 +74,13 @@ func (s *Site) encodeTicket(k *ringKey, t ticket) (string, error) {
 		return "", err
 	}
 	return base64.RawURLEncoding.EncodeToString(k.id[:]) + "." + value, nil
+}
+
+// cookieCodec signs and verifies session cookies of one name under this key.
+func (k *ringKey) cookieCodec() *securecookie.SecureCookie {
+	// No block key: the value is random, there is nothing to hide in it.
+	// No maximum age: the record decides how long a session lives.
+	return securecookie.New(k.cookie, nil).MaxAge(0).MaxLength(maxCookieValue).SetSerializer(securecookie.NopEncoder{})
 }
 
 func (s *Site) macName(id keyID) string {

@@ -13,8 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/gorilla/securecookie"
 )
 
 // MinKeySize is the smallest secret of a key ring, in bytes.
@@ -160,13 +158,6 @@ func (r *ring) indexKeys(kind, issuer, value string) []IndexKey {
 		out = append(out, IndexKey(mac.Sum(nil)))
 	}
 	return out
-}
-
-// cookieCodec signs and verifies session cookies of one name under this key.
-func (k *ringKey) cookieCodec() *securecookie.SecureCookie {
-	// No block key: the value is random, there is nothing to hide in it.
-	// No maximum age: the record decides how long a session lives.
-	return securecookie.New(k.cookie, nil).MaxAge(0).MaxLength(maxCookieValue).SetSerializer(securecookie.NopEncoder{})
 }
 
 // derive is HKDF-SHA256 (RFC 5869).

@@ -244,5 +244,5 @@ func (e *entry) failed(err error) error {
 func (e *entry) hopeless(othersServed time.Time) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.refused >= 3 || e.refused == 2 && othersServed.After(e.refusedAt)
+	return e.refused >= 3 || e.refused == 2 && !othersServed.Before(e.refusedAt)
 }
