@@ -43,6 +43,10 @@ type Verdict struct {
 	provisional time.Time
 }
 
+// Provisional says that the verdict was made without the issuer's keys, which
+// could not be had, and will not hold for long.
+func (v *Verdict) Provisional() bool { return !v.provisional.IsZero() }
+
 const (
 	// autoWait bounds how long a token waits for keys that may turn out to say
 	// nothing about it.
@@ -55,8 +59,8 @@ const (
 // access token by RFC 9068 section 4, its typ and its required claims included.
 // In mode auto a token that is not a JWT, or that the issuer's keys do not
 // verify, is opaque; one that they do verify, with the typ of a JWT access token,
-// "JWT" or none, must not be expired, of another issuer, or, with
-// [Config].Audience, for another audience. In mode expiry every token is opaque.
+// "JWT" or none, must not be expired, of another issuer, recognisably an ID token
+// or logout token, or, with [Config].Audience, for another audience. In mode expiry every token is opaque.
 // Leeway applies to nbf and iat, never to exp. Errors: [ErrAccessToken],
 // [ErrAccessTokenExpired]; in mode jwt also [ErrKeysUnavailable].
 func (c *Client) CheckAccessToken(ctx context.Context, raw Secret, mode ValidateMode) (*Verdict, error) {
@@ -147,7 +151,22 @@ func (c *Client) checkAuto(ctx context.Context, raw Secret) (*Verdict, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrAccessToken, err)
 	}
+	if !s.isType("at+jwt") && c.otherKind(cl) {
+		return nil, fmt.Errorf("%w: it is another kind of token", ErrAccessToken)
+	}
 	return c.accessTokenVerdict(cl, generation)
+}
+
+// otherKind recognises, without help of a typ, what was not issued as an access
+// token: hashes and events occur in ID tokens and logout tokens alone; a nonce
+// occurs in the access tokens of some servers too, but then with a scope or for
+// another audience than the client.
+func (c *Client) otherKind(cl claims) bool {
+	if cl.has("at_hash") || cl.has("c_hash") || cl.has("events") {
+		return true
+	}
+	aud, _ := cl.audience()
+	return cl.has("nonce") && !cl.has("scope") && !cl.has("scp") && len(aud) == 1 && aud[0] == c.cfg.ClientID
 }
 
 // accessTokenVerdict judges the claims of a JWT of the issuer's keys.

@@ -16,9 +16,6 @@ const (
 	// maxRefreshBefore and refreshShare are the default of Config.RefreshBefore.
 	maxRefreshBefore = time.Minute
 	refreshShare     = 5
-	// judgeAgain is how long an access token is judged by its expiry when the
-	// keys to judge it by could not be had.
-	judgeAgain = 10 * time.Second
 	// unusableRetry is how long a session waits after a refresh that brought a
 	// token which does not pass validation.
 	unusableRetry = 10 * time.Second
@@ -66,10 +63,8 @@ func (s *Session) Token(ctx context.Context) (string, error) {
 // when nobody said.
 func (t *tokens) expiry() time.Time {
 	end := t.accessExpiry
-	if j := t.verdict.Load(); j != nil && j.verdict != nil && !j.verdict.Expiry.IsZero() {
-		if end.IsZero() || j.verdict.Expiry.Before(end) {
-			end = j.verdict.Expiry
-		}
+	if v := t.verdict.Load(); v != nil && !v.Expiry.IsZero() && (end.IsZero() || v.Expiry.Before(end)) {
+		end = v.Expiry
 	}
 	return end
 }
@@ -78,48 +73,28 @@ func (t *tokens) expiry() time.Time {
 // checked once; the time window and the generation of the key set are compared
 // every time. An error means that it cannot be known.
 func (m *Manager) judge(ctx context.Context, t *tokens, now time.Time) (bool, error) {
+	if !t.accessExpiry.IsZero() && !now.Before(t.accessExpiry) {
+		return false, nil
+	}
 	if m.cfg.Validate != oauth.ValidateExpiry {
-		j := t.verdict.Load()
-		fresh := j != nil && (j.until.IsZero() || now.Before(j.until)) &&
-			(j.verdict == nil || m.cfg.Client.VerdictCurrent(j.verdict, now))
-		if !fresh {
-			var err error
-			j, err = m.verdict(ctx, t, now)
+		if v := t.verdict.Load(); v == nil || !m.cfg.Client.VerdictCurrent(v, now) {
+			v, err := m.cfg.Client.CheckAccessToken(ctx, t.access, m.cfg.Validate)
 			switch {
 			case errors.Is(err, oauth.ErrAccessToken):
 				return false, nil
+			case ctx.Err() != nil:
+				return false, context.Cause(ctx)
 			case err != nil:
-				return false, err
+				return false, &UnavailableError{RetryAfter: time.Second, Err: err}
 			}
-			t.verdict.Store(j)
+			t.verdict.Store(v)
+			if !v.JWT && !v.Provisional() && m.opaque.CompareAndSwap(false, true) {
+				m.cfg.Logger.Info("access tokens are not JWTs of the issuer: they are judged by their expiry")
+			}
 		}
 	}
 	end := t.expiry()
 	return end.IsZero() || now.Before(end), nil
-}
-
-// verdict asks for a new one.
-func (m *Manager) verdict(ctx context.Context, t *tokens, now time.Time) (*judged, error) {
-	if !t.accessExpiry.IsZero() && !now.Before(t.accessExpiry) {
-		return nil, oauth.ErrAccessTokenExpired // no need to look at it
-	}
-	v, err := m.cfg.Client.CheckAccessToken(ctx, t.access, m.cfg.Validate)
-	switch {
-	case errors.Is(err, oauth.ErrAccessToken):
-		return nil, err
-	case err != nil && m.cfg.Validate == oauth.ValidateAuto:
-		// It came from the authorization server over TLS, and its expiry is
-		// known: an outage of the keys is no reason to turn the user away.
-		return &judged{until: now.Add(judgeAgain)}, nil
-	case err != nil:
-		return nil, &UnavailableError{RetryAfter: time.Second, Err: err}
-	case !v.JWT:
-		if m.opaque.CompareAndSwap(false, true) {
-			m.cfg.Logger.Info("access tokens are not JWTs of the issuer: they are judged by their expiry")
-		}
-		return &judged{}, nil
-	}
-	return &judged{verdict: v}, nil
 }
 
 // due reports that the access token should be refreshed early.

@@ -28,13 +28,7 @@ type tokens struct {
 	loginState          []byte // digest of the state of the login that made the session
 	returnTo            string // where that login went
 
-	verdict atomic.Pointer[judged] // on the access token; nil: not judged yet
-}
-
-// judged is what validation said about an access token.
-type judged struct {
-	verdict *oauth.Verdict // nil: it is judged by its expiry alone
-	until   time.Time      // zero: for good; else judge again then
+	verdict atomic.Pointer[oauth.Verdict] // on the access token; nil: not judged yet
 }
 
 // facts is the part of a record that opens without the cookie: for logout by
