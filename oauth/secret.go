@@ -33,7 +33,8 @@ func (s Secret) GoString() string { return redacted }
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 
 // MarshalText implements [encoding.TextMarshaler] with a constant, so that
-// neither JSON nor XML nor a map key shows the value.
+// neither JSON nor XML shows the value. (As the key of a map encoding/json would
+// print it: do not use it as one.)
 func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // LogValue implements [slog.LogValuer] with a constant.
