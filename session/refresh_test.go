@@ -426,38 +426,47 @@ func TestLostAnswer(t *testing.T) {
 // RF-14, F108, A414: logout at each step of a refresh is final, and what the
 // refresh obtained is revoked.
 func TestLogoutDuringRefresh(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Second})
-		br := browser{}
-		s := b.login(br)
-		gate := make(chan struct{})
-		b.as.Script(astest.Token, astest.Answer{Gate: gate})
-		time.Sleep(10 * time.Second)
-		done := make(chan error)
-		go func() {
-			_, err := b.token(br)
-			done <- err
-		}()
-		synctest.Wait()
-		if _, err := s.Logout(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		close(gate)
-		var ended *session.EndedError
-		if err := <-done; !errors.As(err, &ended) || ended.Reason != session.ReasonLoggedOut {
-			t.Errorf("the waiter got %v", err)
-		}
-		b.ended(br, session.ReasonLoggedOut)
-		time.Sleep(5 * time.Second)
-		for _, r := range b.as.RefreshRequests() {
-			if b.as.RefreshTokenLive(r.Token) {
-				t.Error("the old refresh token is alive")
-			}
-		}
-		if n := b.as.Count(astest.Revoke); n < 2 {
-			t.Errorf("%d revocations: the old token's and the new one's were wanted", n)
-		}
-	})
+	for name, tc := range map[string]struct {
+		answer      astest.Answer
+		revocations int
+	}{
+		"before the server acts": {astest.Answer{Delay: time.Second}, 1},
+		"after it has acted":     {astest.Answer{DelayReply: time.Second}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Second})
+				br := browser{}
+				s := b.login(br)
+				b.as.Script(astest.Token, tc.answer)
+				time.Sleep(10 * time.Second)
+				done := make(chan error)
+				go func() {
+					_, err := b.token(br)
+					done <- err
+				}()
+				synctest.Wait()
+				if _, err := s.Logout(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				var ended *session.EndedError
+				if err := <-done; !errors.As(err, &ended) || ended.Reason != session.ReasonLoggedOut {
+					t.Errorf("the waiter got %v", err)
+				}
+				b.ended(br, session.ReasonLoggedOut)
+				time.Sleep(5 * time.Second)
+				revoked := b.as.Requests(astest.Revoke)
+				if len(revoked) != tc.revocations {
+					t.Errorf("%d revocations, want %d", len(revoked), tc.revocations)
+				}
+				for _, r := range append(b.as.RefreshRequests(), revoked...) {
+					if b.as.RefreshTokenLive(r.Token) {
+						t.Error("a refresh token is alive")
+					}
+				}
+			})
+		})
+	}
 }
 
 // RF-01, RF-15, TK-11: the store fails between the answer and the commit. The
