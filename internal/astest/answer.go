@@ -5,6 +5,7 @@ package astest
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"maps"
 	"net/http"
@@ -18,7 +19,8 @@ import (
 //
 // What happens, in order: OnRequest, CutUnread, Gate, Delay, Hang, Cut, acting
 // on the request, DelayReply, CutReply, and the answer (TruncateAt, Drip).
-// Delays go on when the client has left, as on a real server.
+// Gate and Delay go on when the client has left: the server acts on the request
+// all the same. (In a synctest bubble the test has to last as long as they do.)
 type Answer struct {
 	Status int         // [200, when there is a Body]
 	Header http.Header // of the answer, also of a usual one
@@ -137,7 +139,7 @@ func redirect(location string) *response {
 }
 
 // write sends the response the way a wants it; cut aborts the connection.
-func (r *response) write(w http.ResponseWriter, a Answer, cut func()) {
+func (r *response) write(ctx context.Context, w http.ResponseWriter, a Answer, cut func()) {
 	h := w.Header()
 	maps.Copy(h, r.header)
 	if h.Get("Content-Encoding") == "" && len(r.body) > 0 {
@@ -152,7 +154,7 @@ func (r *response) write(w http.ResponseWriter, a Answer, cut func()) {
 	if a.Drip > 0 {
 		flush()
 		for i := range body {
-			time.Sleep(a.Drip)
+			pause(ctx, a.Drip)
 			if _, err := w.Write(body[i : i+1]); err != nil {
 				return
 			}
@@ -164,5 +166,18 @@ func (r *response) write(w http.ResponseWriter, a Answer, cut func()) {
 	if len(body) < len(r.body) {
 		flush()
 		cut()
+	}
+}
+
+// pause waits, but not for a client that has left.
+func pause(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }

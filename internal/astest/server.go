@@ -156,7 +156,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	latency := s.opts.Latency[endpoint]
 	s.mu.Unlock()
-	sleep(latency + a.Delay)
+	time.Sleep(latency + a.Delay)
 	if a.Hang {
 		<-r.Context().Done()
 		s.cut(rec)
@@ -173,12 +173,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.mu.Unlock()
 		a.adorn(res)
 	}
-	sleep(a.DelayReply)
+	pause(r.Context(), a.DelayReply)
 	if a.CutReply {
 		s.cut(rec)
 	}
 	s.answered(rec, res.status)
-	res.write(w, a, func() { s.cut(rec) })
+	res.write(r.Context(), w, a, func() { s.cut(rec) })
 }
 
 // route finds the endpoint of a path and what it does. What it does runs with
@@ -235,10 +235,4 @@ func (s *Server) cut(rec *Request) {
 	rec.Done = time.Now()
 	s.mu.Unlock()
 	panic(http.ErrAbortHandler)
-}
-
-func sleep(d time.Duration) {
-	if d > 0 {
-		time.Sleep(d)
-	}
 }

@@ -88,7 +88,7 @@ func serveInMemory(ctx context.Context, handler http.Handler, r *http.Request, d
 	}()
 	stop := context.AfterFunc(ctx, func() {
 		cancel()
-		_ = reader.CloseWithError(context.Cause(ctx))
+		_ = reader.CloseWithError(ctx.Err())
 	})
 	select {
 	case <-w.head:
@@ -104,19 +104,22 @@ func serveInMemory(ctx context.Context, handler http.Handler, r *http.Request, d
 	}
 	res := &http.Response{
 		Status: http.StatusText(w.status), StatusCode: w.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: w.sent, Body: &memoryBody{PipeReader: reader, stop: stop}, ContentLength: -1, Request: r,
+		Header: w.sent, Body: &memoryBody{PipeReader: reader, stop: stop, cancel: cancel}, ContentLength: -1, Request: r,
 	}
 	return res, nil
 }
 
-// memoryBody is a response body that fails when the request's context ends.
+// memoryBody is a response body that fails when the request's context ends. To
+// close it is to leave.
 type memoryBody struct {
 	*io.PipeReader
-	stop func() bool
+	stop   func() bool
+	cancel func()
 }
 
 func (b *memoryBody) Close() error {
 	b.stop()
+	b.cancel()
 	return b.PipeReader.Close()
 }
 
