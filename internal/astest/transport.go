@@ -88,7 +88,7 @@ func serveInMemory(ctx context.Context, handler http.Handler, r *http.Request, d
 	}()
 	stop := context.AfterFunc(ctx, func() {
 		cancel()
-		_ = reader.CloseWithError(ctx.Err())
+		_ = writer.CloseWithError(ctx.Err()) // what the reader gets
 	})
 	select {
 	case <-w.head:

@@ -1,0 +1,43 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package oauth
+
+import (
+	"net/url"
+	"testing"
+
+	"github.com/caddy-bff/caddy-bff/internal/astest"
+)
+
+func TestEndSessionURL(t *testing.T) { // LO-01, LO-04
+	t.Parallel()
+	as := astest.New(astest.Options{MetadataDoc: func(doc map[string]any) {
+		doc["end_session_endpoint"] = "https://as.test/logout?tenant=1"
+	}})
+	c := newClient(t, as)
+	for name, tc := range map[string]struct {
+		r    EndSessionRequest
+		want url.Values
+	}{
+		"all": {
+			EndSessionRequest{IDTokenHint: "id", LogoutHint: "sid", PostLogoutRedirectURI: "https://app.test/x?y=1", State: "st"},
+			url.Values{"tenant": {"1"}, "client_id": {"app"}, "id_token_hint": {"id"}, "logout_hint": {"sid"}, "post_logout_redirect_uri": {"https://app.test/x?y=1"}, "state": {"st"}},
+		},
+		"nothing":             {EndSessionRequest{}, url.Values{"tenant": {"1"}, "client_id": {"app"}}},
+		"state without a URI": {EndSessionRequest{State: "st"}, url.Values{"tenant": {"1"}, "client_id": {"app"}}},
+	} {
+		raw, err := c.EndSessionURL(t.Context(), tc.r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, err := url.Parse(raw)
+		if err != nil || u.Query().Encode() != tc.want.Encode() || u.Path != "/logout" {
+			t.Errorf("%s: %s %v", name, raw, err)
+		}
+	}
+	as = astest.New(astest.Options{MetadataDoc: func(doc map[string]any) { delete(doc, "end_session_endpoint") }})
+	if raw, err := newClient(t, as).EndSessionURL(t.Context(), EndSessionRequest{}); raw != "" || err != nil {
+		t.Errorf("no endpoint: %q %v", raw, err)
+	}
+}
