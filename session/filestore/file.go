@@ -151,7 +151,9 @@ func (f *file) open(timeout time.Duration) (err error) {
 	opened := false
 	defer func() {
 		if !opened && f.handle != nil {
-			_ = f.handle.Close() // and with it the lock; bbolt does it only for errors
+			// bbolt does this for its errors, and not for its panics.
+			_ = unlock(f.handle)
+			_ = f.handle.Close()
 		}
 	}()
 	defer f.guard(&err)
@@ -236,9 +238,8 @@ func (f *file) guard(err *error) {
 
 func (f *file) close() error {
 	if f.broken.Load() {
-		// bbolt would wait for the lock of the transaction that panicked. The
-		// lock of the file goes with the handle.
-		return f.handle.Close()
+		// bbolt would wait for the lock of the transaction that panicked.
+		return errors.Join(unlock(f.handle), f.handle.Close())
 	}
 	return f.db.Close()
 }

@@ -251,6 +251,9 @@ func TestTruncatedWhileOpen(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("close hangs")
 	}
+	if _, err := Open(t.Context(), Options{Path: path, LockWait: time.Second}); !errors.Is(err, errDamagedFile) {
+		t.Fatalf("open of the truncated file: %v", err)
+	}
 }
 
 // HARDENING F306: the power goes while the last page of a change, the one that

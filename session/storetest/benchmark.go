@@ -4,6 +4,7 @@
 package storetest
 
 import (
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -18,15 +19,19 @@ const sealedSize = 2000
 // requests of signed-in browsers make them.
 func BenchmarkLoad(b *testing.B, s session.Store) {
 	keys := make([]session.Key, 1000)
-	for i := range keys {
-		rec := NewRecord(NewIndexKey())
-		Fill(rec, sealedSize)
-		keys[i] = rec.Key
-		if err := s.Create(b.Context(), rec); err != nil {
-			b.Fatal(err)
-		}
-	}
 	ctx := b.Context()
+	var wg sync.WaitGroup
+	for i := range keys {
+		wg.Go(func() {
+			rec := NewRecord(NewIndexKey())
+			Fill(rec, sealedSize)
+			keys[i] = rec.Key
+			if err := s.Create(ctx, rec); err != nil {
+				b.Error(err)
+			}
+		})
+	}
+	wg.Wait()
 	b.ReportAllocs()
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
