@@ -1,0 +1,160 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
+
+	"github.com/caddy-bff/caddy-bff/session"
+)
+
+func init() { caddy.RegisterModule(App{}) }
+
+// App is what all applications of this server share: where sessions are kept,
+// and the keys that seal them. It needs no configuration.
+type App struct {
+	// StoreRaw is where sessions are kept: a module of the namespace bff.stores.
+	// Default: file, in Caddy's data directory.
+	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=bff.stores inline_key=store"`
+	// Keys seal and sign: {env.X} or {file.path}, one or more lines each. The
+	// first key seals, all open. At least 32 bytes each. Default: a ring that is
+	// made once and kept in Caddy's storage.
+	Keys []string `json:"keys,omitempty"`
+
+	backendKey  string
+	backend     *session.Backend
+	ringKey     string
+	ring        *session.KeyRing
+	sharedRing  *sharedRing
+	storage     certmagic.Storage
+	removeStore func() // takes storage off the ring
+	releases    []func()
+	logger      *slog.Logger
+}
+
+// CaddyModule returns the Caddy module information.
+func (App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "bff", New: func() caddy.Module { return new(App) }}
+}
+
+// Provision checks the configuration and takes references to the store and the
+// key ring. It opens neither.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.logger = ctx.Slogger()
+	if logRoot.Load() == nil {
+		logTo(a.logger)
+	}
+	if a.StoreRaw == nil {
+		a.StoreRaw = json.RawMessage(`{"store":"file"}`)
+	}
+	mod, err := ctx.LoadModule(a, "StoreRaw")
+	if err != nil {
+		return fmt.Errorf("loading the session store: %w", err)
+	}
+	store, ok := mod.(StoreModule)
+	if !ok {
+		return fmt.Errorf("module %T is not a session store", mod)
+	}
+	if err := a.takeRing(ctx.Storage()); err != nil {
+		return err
+	}
+	a.backendKey = string(mod.(caddy.Module).CaddyModule().ID) + " " + store.PoolKey()
+	backend, release, err := backends.take(a.backendKey, func() (*session.Backend, error) {
+		return session.NewBackend(func(ctx context.Context) (session.Store, error) {
+			return store.OpenStore(ctx, processLog)
+		}, processLog), nil
+	})
+	if err != nil {
+		return err
+	}
+	a.backend = backend
+	a.releases = append(a.releases, release)
+	return nil
+}
+
+func (a *App) takeRing(storage certmagic.Storage) error {
+	var source ringSource
+	if len(a.Keys) > 0 {
+		configured, err := newConfiguredRing(a.Keys)
+		if err != nil {
+			return err
+		}
+		for i, k := range configured.secrets {
+			if k.literal() {
+				a.logger.Warn("a session key stands in the configuration; use {env.X} or {file.path}", "key", i+1)
+			}
+		}
+		source = configured
+	} else {
+		source = &storedRing{first: storage}
+		a.storage = storage
+	}
+	a.ringKey = source.poolKey(storage)
+	shared, release, err := keyRings.take(a.ringKey, func() (*sharedRing, error) {
+		return &sharedRing{source: source, KeyRing: session.NewKeyRing(source)}, nil
+	})
+	if err != nil {
+		return err
+	}
+	a.sharedRing, a.ring = shared, shared.KeyRing
+	a.releases = append(a.releases, release)
+	return nil
+}
+
+// Start opens the store and reads the key ring in the background: requests that
+// come sooner wait for it, and a failure is tried again by the next request.
+func (a *App) Start() error {
+	logTo(a.logger)
+	if stored, ok := a.sharedRing.source.(*storedRing); ok && a.storage != nil {
+		a.removeStore = stored.use(a.storage)
+	}
+	backend, ring, logger := a.backend, a.ring, a.logger
+	if !backend.Retain() {
+		return nil
+	}
+	go func() {
+		defer backend.Release()
+		if err := ring.Load(context.Background()); err != nil {
+			logger.Error("reading the key ring", "error", err)
+		}
+		// Why it cannot be opened is logged by the backend.
+		_ = backend.Open(context.Background())
+	}()
+	return nil
+}
+
+// Stop waits for refreshes in flight when the process exits. On a reload there
+// is nothing to stop: everything is shared, or holds references of its own.
+func (a *App) Stop() error {
+	if caddy.Exiting() {
+		drain(a.backend)
+	}
+	if a.removeStore != nil {
+		a.removeStore()
+		a.removeStore = nil
+	}
+	return nil
+}
+
+// Cleanup gives back what Provision took.
+func (a *App) Cleanup() error {
+	for _, release := range a.releases {
+		release()
+	}
+	a.releases = nil
+	return nil
+}
+
+// Interface guards.
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

@@ -1,0 +1,254 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package caddymodule
+
+import (
+	"slices"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() {
+	httpcaddyfile.RegisterHandlerDirective("bff", parseBFF)
+	// Before anything that rewrites the path: the endpoints are where the
+	// browser says, and the authorization server knows them by that path.
+	httpcaddyfile.RegisterDirectiveOrder("bff", httpcaddyfile.Before, "method")
+}
+
+func parseBFF(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	handler := new(Handler)
+	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	return handler, nil
+}
+
+// UnmarshalCaddyfile sets up the handler. Syntax:
+//
+//	bff [<matcher>] {
+//	    issuer              <url>
+//	    client_id           <id>
+//	    client_secret       <secret>
+//	    client_auth         client_secret_basic|client_secret_post|none
+//	    name                <id>
+//	    scope               <scope...>
+//	    authorization_param <name> <value>
+//	    login_param         <name...>
+//	    response_mode       query|form_post
+//	    trust_ca            <pem file...>
+//	    http_timeout        <duration>
+//	    public_origin       <origin>
+//	    base_path           <path>
+//	    return_origins      <origin...>
+//	    trusted_origins     <origin...>
+//	    claims              <name...>
+//	    cookie {
+//	        same_site strict|lax
+//	    }
+//	    session {
+//	        idle_timeout <duration>
+//	        lifetime     <duration>
+//	    }
+//	    refresh {
+//	        before   <duration>
+//	        on       invalid_token|any_401
+//	        rotation auto|none|strict|grace <duration>
+//	    }
+//	    access_token {
+//	        validate auto|jwt|expiry
+//	        audience <audience...>
+//	        leeway   <duration>
+//	    }
+//	    logout {
+//	        return_to     <path>
+//	        revoke        on|off
+//	        id_token_hint auto|on|off
+//	    }
+//	    csrf_header <name> <value>
+//	    error_pages builtin|caddy
+//	}
+func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	if err := unmarshalOptions(d, h.unmarshalOption); err != nil {
+		return err
+	}
+	switch {
+	case h.Issuer == "":
+		return d.Err("bff needs an issuer")
+	case h.ClientID == "":
+		return d.Err("bff needs a client_id")
+	case h.ClientSecret == "" && h.ClientAuth != "none":
+		return d.Err("bff needs a client_secret, or client_auth none for a public client")
+	case h.ClientSecret != "" && h.ClientAuth == "none":
+		return d.Err("client_auth none takes no client_secret")
+	}
+	return nil
+}
+
+func (h *Handler) unmarshalOption(o *options) error {
+	switch o.name {
+	case "issuer":
+		return o.text(&h.Issuer)
+	case "client_id":
+		return o.text(&h.ClientID)
+	case "client_secret":
+		return o.text(&h.ClientSecret)
+	case "client_auth":
+		return o.choice(&h.ClientAuth, "client_secret_basic", "client_secret_post", "none")
+	case "name":
+		return o.text(&h.Name)
+	case "scope":
+		return o.list(&h.Scope)
+	case "authorization_param":
+		return h.unmarshalAuthorizationParam(o)
+	case "login_param":
+		return o.list(&h.LoginParam)
+	case "response_mode":
+		return o.choice(&h.ResponseMode, responseModeQuery, responseModeFormPost)
+	case "trust_ca":
+		return o.list(&h.TrustCA)
+	case "http_timeout":
+		return o.duration(&h.HTTPTimeout)
+	case "public_origin":
+		return o.text(&h.PublicOrigin)
+	case "base_path":
+		return o.text(&h.BasePath)
+	case "return_origins":
+		return o.list(&h.ReturnOrigins)
+	case "trusted_origins":
+		return o.list(&h.TrustedOrigins)
+	case "claims":
+		return o.list(&h.Claims)
+	case "cookie":
+		h.Cookie = &CookieOptions{}
+		return o.nested(h.Cookie.unmarshalOption)
+	case "session":
+		h.Session = &SessionOptions{}
+		return o.nested(h.Session.unmarshalOption)
+	case "refresh":
+		h.Refresh = &RefreshOptions{}
+		return o.nested(h.Refresh.unmarshalOption)
+	case "access_token":
+		h.AccessToken = &AccessTokenOptions{}
+		return o.nested(h.AccessToken.unmarshalOption)
+	case "logout":
+		h.Logout = &LogoutOptions{}
+		return o.nested(h.Logout.unmarshalOption)
+	case "csrf_header":
+		return h.unmarshalCSRFHeader(o)
+	case "error_pages":
+		return o.choice(&h.ErrorPages, errorPagesBuiltin, errorPagesCaddy)
+	}
+	return o.unrecognized()
+}
+
+func (h *Handler) unmarshalAuthorizationParam(o *options) error {
+	args := o.d.RemainingArgs()
+	if len(args) != 2 {
+		return o.d.Errf("%s needs a name and a value", o.path)
+	}
+	name, value := args[0], args[1]
+	if slices.Contains(h.AuthorizationParam[name], value) {
+		return o.d.Errf("%s '%s' already has the value '%s'", o.path, name, value)
+	}
+	if h.AuthorizationParam == nil {
+		h.AuthorizationParam = make(map[string][]string)
+	}
+	h.AuthorizationParam[name] = append(h.AuthorizationParam[name], value)
+	return nil
+}
+
+func (h *Handler) unmarshalCSRFHeader(o *options) error {
+	if err := o.once(); err != nil {
+		return err
+	}
+	args := o.d.RemainingArgs()
+	if len(args) != 2 {
+		return o.d.Errf("%s needs a name and a value", o.path)
+	}
+	h.CSRFHeader = &CSRFHeader{Name: args[0], Value: args[1]}
+	return nil
+}
+
+func (c *CookieOptions) unmarshalOption(o *options) error {
+	switch o.name {
+	case "same_site":
+		return o.choice(&c.SameSite, "strict", "lax")
+	}
+	return o.unrecognized()
+}
+
+func (s *SessionOptions) unmarshalOption(o *options) error {
+	switch o.name {
+	case "idle_timeout":
+		return o.duration(&s.IdleTimeout)
+	case "lifetime":
+		return o.duration(&s.Lifetime)
+	}
+	return o.unrecognized()
+}
+
+func (r *RefreshOptions) unmarshalOption(o *options) error {
+	switch o.name {
+	case "before":
+		return o.duration(&r.Before)
+	case "on":
+		return o.choice(&r.On, "invalid_token", "any_401")
+	case "rotation":
+		return r.unmarshalRotation(o)
+	}
+	return o.unrecognized()
+}
+
+func (r *RefreshOptions) unmarshalRotation(o *options) error {
+	if err := o.once(); err != nil {
+		return err
+	}
+	args := o.d.RemainingArgs()
+	switch {
+	case len(args) == 0:
+		return o.d.Errf("%s needs a value", o.path)
+	case !slices.Contains([]string{"auto", "none", "strict", "grace"}, args[0]):
+		return o.d.Errf("%s is '%s', should be one of: auto, none, strict, grace <duration>", o.path, args[0])
+	case args[0] == "grace" && len(args) == 1:
+		return o.d.Errf("%s grace needs a duration", o.path)
+	case args[0] != "grace" && len(args) > 1:
+		return o.d.Errf("unexpected argument '%s' of %s", args[1], o.path)
+	case len(args) > 2:
+		return o.d.Errf("unexpected argument '%s' of %s", args[2], o.path)
+	}
+	r.Rotation = args[0]
+	if args[0] == "grace" {
+		return o.parseDuration(&r.RotationGrace, args[1])
+	}
+	return nil
+}
+
+func (a *AccessTokenOptions) unmarshalOption(o *options) error {
+	switch o.name {
+	case "validate":
+		return o.choice(&a.Validate, "auto", "jwt", "expiry")
+	case "audience":
+		return o.list(&a.Audience)
+	case "leeway":
+		return o.duration(&a.Leeway)
+	}
+	return o.unrecognized()
+}
+
+func (l *LogoutOptions) unmarshalOption(o *options) error {
+	switch o.name {
+	case "return_to":
+		return o.text(&l.ReturnTo)
+	case "revoke":
+		return o.choice(&l.Revoke, "on", "off")
+	case "id_token_hint":
+		return o.choice(&l.IDTokenHint, "auto", "on", "off")
+	}
+	return o.unrecognized()
+}
+
+// Interface guard.
+var _ caddyfile.Unmarshaler = (*Handler)(nil)

@@ -1,0 +1,161 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package caddymodule
+
+import (
+	"errors"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-bff/caddy-bff/session"
+)
+
+// endpoint is one address of ours with one method.
+type endpoint struct {
+	serve func(*handle, http.ResponseWriter, *http.Request) error
+	// csrf is the mode of the check. csrfOff: the endpoint has a check of its own.
+	csrf string
+	// session: there has to be one, which is said before a failed CSRF check.
+	session bool
+	// arrival: browsers come here from the authorization server, so a reload
+	// before looking would be one too many.
+	arrival bool
+}
+
+// endpoints are all addresses below the base path, by method. HEAD goes with GET.
+var endpoints = map[string]map[string]endpoint{
+	"session":         {http.MethodGet: {serve: (*handle).serveSession, csrf: csrfAuto}},
+	"session/extend":  {http.MethodPost: {serve: (*handle).serveExtend, csrf: csrfStrict, session: true}},
+	"user":            {http.MethodGet: {serve: (*handle).serveUser, csrf: csrfStrict, session: true}},
+	"refresh":         {http.MethodPost: {serve: (*handle).serveRefresh, csrf: csrfStrict, session: true}},
+	"silent-login":    {http.MethodGet: {serve: (*handle).serveSilentLogin, csrf: csrfOff}},
+	"logout/callback": {http.MethodGet: {serve: (*handle).serveLogoutCallback, csrf: csrfOff, arrival: true}},
+	"client.js":       {http.MethodGet: {serve: (*handle).serveClientModule, csrf: csrfOff, arrival: true}},
+	"login": {
+		http.MethodGet:  {serve: (*handle).serveLogin, csrf: csrfOff},
+		http.MethodPost: {serve: (*handle).serveLoginStart, csrf: csrfStrict},
+	},
+	"callback": {
+		http.MethodGet:  {serve: (*handle).serveCallback, csrf: csrfOff, arrival: true},
+		http.MethodPost: {serve: (*handle).serveCallback, csrf: csrfOff, arrival: true},
+	},
+	"logout": {
+		http.MethodGet:  {serve: (*handle).serveLogoutLink, csrf: csrfOff},
+		http.MethodPost: {serve: (*handle).serveLogout, csrf: csrfOff},
+	},
+}
+
+// serveEndpoint answers whatever was asked below the base path.
+func (hd *handle) serveEndpoint(w http.ResponseWriter, r *http.Request, name string) error {
+	if hd.siteErr != nil {
+		return hd.fail(w, r, hd.siteErr)
+	}
+	methods, ok := endpoints[name]
+	if !ok {
+		return hd.fail(w, r, &httpError{code: codeNotFound})
+	}
+	if preflight(r) {
+		if hd.from.servePreflight(w, r) {
+			return nil
+		}
+		return hd.fail(w, r, &httpError{code: codeCSRFRejected, err: errors.New("preflight of an origin that is not trusted")})
+	}
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	e, ok := methods[method]
+	if !ok {
+		return hd.fail(w, r, &httpError{code: codeMethodNotAllowed, allow: allowed(methods)})
+	}
+	if name == "callback" || name == "logout/callback" {
+		hd.hideAddress(r)
+	}
+	if !e.arrival && hd.reloadable(r) {
+		if e.csrf == csrfStrict {
+			return hd.fail(w, r, &httpError{code: codeCSRFRejected, err: errors.New("document from another site")})
+		}
+		return writeReload(w)
+	}
+	if e.session {
+		if _, err := hd.open(r.Context()); err != nil {
+			return hd.fail(w, r, err)
+		}
+	}
+	if !hd.from.csrfAccepted(r, e.csrf) {
+		return hd.fail(w, r, &httpError{code: codeCSRFRejected, err: errors.New("CSRF check")})
+	}
+	hd.from.corsHeaders(w.Header(), r)
+	return e.serve(hd, w, r)
+}
+
+func allowed(methods map[string]endpoint) string {
+	names := slices.Sorted(maps.Keys(methods))
+	if slices.Contains(names, http.MethodGet) {
+		names = slices.Insert(names, slices.Index(names, http.MethodGet)+1, http.MethodHead)
+	}
+	return strings.Join(names, ", ")
+}
+
+// hideAddress keeps the query of a callback out of everything that is written
+// down: the access log prints the address as it came in, and the error log that
+// of every request that ends with an error. The endpoint reads hd.query.
+func (hd *handle) hideAddress(r *http.Request) {
+	hideFromLog(r)
+	hd.url.RawQuery, hd.url.ForceQuery = "", false // of Caddy's copy of the original request
+	r.URL.RawQuery, r.URL.ForceQuery = "", false
+	r.RequestURI = r.URL.EscapedPath()
+}
+
+// hideFromLog leaves a request out of the access log: its address or the
+// Location of its answer holds what no log may hold.
+func hideFromLog(r *http.Request) { caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true) }
+
+// redirect sends the browser elsewhere.
+func (hd *handle) redirect(w http.ResponseWriter, r *http.Request, status int, target string) error {
+	h := w.Header()
+	ownAnswer(h)
+	addVary(h, "Cookie", "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Location", target)
+	closeUnread(w, r)
+	w.WriteHeader(status)
+	return nil
+}
+
+// redirectAway sends the browser to the authorization server. State, nonce, and
+// at logout perhaps the ID token, are in the address, so it goes into no log.
+func (hd *handle) redirectAway(w http.ResponseWriter, r *http.Request, status int, target string) error {
+	hideFromLog(r)
+	return hd.redirect(w, r, status, target)
+}
+
+func setCookies(w http.ResponseWriter, cookies []*http.Cookie) {
+	for _, c := range cookies {
+		http.SetCookie(w, c)
+	}
+}
+
+// nothing answers a HEAD where GET has an effect.
+func nothing(w http.ResponseWriter) error {
+	ownAnswer(w.Header())
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// noSession reports an error that is the sure absence of a session.
+func noSession(err error) (reason session.Reason, sure bool) {
+	var ended *session.EndedError
+	switch {
+	case errors.As(err, &ended):
+		return ended.Reason, true
+	case errors.Is(err, session.ErrNoSession):
+		return session.ReasonNone, true
+	}
+	return "", false
+}

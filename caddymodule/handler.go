@@ -1,0 +1,228 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package caddymodule
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"path"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/caddy-bff/caddy-bff/session"
+)
+
+func init() { caddy.RegisterModule(Handler{}) }
+
+// Handler is the OAuth client of a browser-based application: it signs users
+// in at an authorization server, keeps their sessions and tokens, and serves the
+// endpoints below `base_path`. It attaches no token itself and guards nothing:
+// what comes after it on the same request, `bff_protect` and `bff_proxy`, uses
+// the session that it makes available. It takes the gateway's cookies, the CSRF
+// header and identity headers that the client made up off the request.
+//
+// Placeholders of a request that has passed it (empty without a session):
+//
+//	Placeholder | Description
+//	------------|------------
+//	`{http.auth.user.id}`      | subject of the session, the claim `sub`
+//	`{http.auth.user.<claim>}` | a claim of the ID token
+//	`{http.bff.session.id}`    | public handle of the session, never the cookie
+//	`{http.bff.error}`         | code of the error that the gateway answered with
+type Handler struct {
+	// Issuer identifier of the authorization server. Required. Plain http is
+	// accepted on loopback only. Placeholders are replaced once, at load.
+	Issuer string `json:"issuer,omitempty"`
+	// ClientID is the client identifier. Required. Placeholders as in Issuer.
+	ClientID string `json:"client_id,omitempty"`
+	// ClientSecret is the client secret: {env.X} or {file.path}. A file is read
+	// at each use. A literal secret can be read in the configuration.
+	ClientSecret string `json:"client_secret,omitempty"`
+	// ClientAuth is how the client authenticates: client_secret_basic,
+	// client_secret_post or none. Default: client_secret_basic. Without a
+	// secret, none has to be asked for.
+	ClientAuth string `json:"client_auth,omitempty"`
+	// Name identifies this application where several share a host: it is the
+	// suffix of the cookies' names. Default: none.
+	Name string `json:"name,omitempty"`
+	// Scope of the authorization request. Default: openid profile, and
+	// offline_access where the authorization server's metadata lists it.
+	Scope []string `json:"scope,omitempty"`
+	// AuthorizationParam are further parameters of every authorization request.
+	AuthorizationParam map[string][]string `json:"authorization_param,omitempty"`
+	// LoginParam are the query parameters of `login` that are passed on.
+	// Default: prompt, login_hint, ui_locales, acr_values, max_age.
+	LoginParam []string `json:"login_param,omitempty"`
+	// ResponseMode of the authorization response: query or form_post.
+	// Default: query.
+	ResponseMode string `json:"response_mode,omitempty"`
+	// TrustCA are PEM files with further roots for calls to the authorization server.
+	TrustCA []string `json:"trust_ca,omitempty"`
+	// HTTPTimeout bounds one call to the authorization server; a refresh may
+	// take 30 s. Default: 10s.
+	HTTPTimeout caddy.Duration `json:"http_timeout,omitempty"`
+	// PublicOrigin is the origin that browsers use. Default: scheme and host of
+	// the request; X-Forwarded-Proto counts from trusted proxies only.
+	PublicOrigin string `json:"public_origin,omitempty"`
+	// BasePath is the path below which the endpoints are. Default: /bff.
+	BasePath string `json:"base_path,omitempty"`
+	// ReturnOrigins are further origins that a return URL may name. Default: none.
+	ReturnOrigins []string `json:"return_origins,omitempty"`
+	// TrustedOrigins are further origins whose scripts may call with
+	// credentials. Default: none.
+	TrustedOrigins []string `json:"trusted_origins,omitempty"`
+	// Claims are those that the browser may see; * for all. Default: sub, name,
+	// preferred_username, email, picture.
+	Claims []string `json:"claims,omitempty"`
+	// Cookie is how the session cookie is made.
+	Cookie *CookieOptions `json:"cookie,omitempty"`
+	// Session is how long sessions last.
+	Session *SessionOptions `json:"session,omitempty"`
+	// Refresh is when access tokens are refreshed.
+	Refresh *RefreshOptions `json:"refresh,omitempty"`
+	// AccessToken is how access tokens are judged.
+	AccessToken *AccessTokenOptions `json:"access_token,omitempty"`
+	// Logout is what happens when a user signs out.
+	Logout *LogoutOptions `json:"logout,omitempty"`
+	// CSRFHeader is the header that scripts of the application send.
+	// Default: X-CSRF with the value 1.
+	CSRFHeader *CSRFHeader `json:"csrf_header,omitempty"`
+	// ErrorPages says who makes the error pages: builtin, or caddy for the
+	// site's handle_errors. Default: builtin.
+	ErrorPages string `json:"error_pages,omitempty"`
+
+	publicOrigin        string
+	returnURLs          returnURLs
+	trustedOrigins      []string
+	csrfName, csrfValue string
+	claims              map[string]bool // nil: all
+	afterLogout         string
+	healAny401          bool
+	clientModule        *clientModule
+
+	app     *App
+	backend *session.Backend
+	manager *session.Manager
+	release func() // gives the manager back to its pool
+	logger  *slog.Logger
+}
+
+// CookieOptions are those of the session cookie.
+type CookieOptions struct {
+	// SameSite is strict or lax. Default: strict.
+	SameSite string `json:"same_site,omitempty"`
+}
+
+// SessionOptions are the two clocks of a session; it ends at the earlier one.
+type SessionOptions struct {
+	// IdleTimeout ends a session without activity. Default: 30m.
+	IdleTimeout caddy.Duration `json:"idle_timeout,omitempty"`
+	// Lifetime ends every session. Default: 12h.
+	Lifetime caddy.Duration `json:"lifetime,omitempty"`
+}
+
+// RefreshOptions say when an access token is refreshed.
+type RefreshOptions struct {
+	// Before is how long before its expiry a token is refreshed. Default: the
+	// smaller of 60s and a fifth of the token's life.
+	Before caddy.Duration `json:"before,omitempty"`
+	// On is which 401 of a resource server causes a refresh: invalid_token
+	// (and a bare one while the expiry is unknown) or any_401.
+	// Default: invalid_token.
+	On string `json:"on,omitempty"`
+	// Rotation is what the authorization server does to a refresh token that was
+	// used: auto (not known), none, strict or grace. Default: auto.
+	Rotation string `json:"rotation,omitempty"`
+	// RotationGrace is how long a used refresh token still works, with
+	// rotation grace.
+	RotationGrace caddy.Duration `json:"rotation_grace,omitempty"`
+}
+
+// AccessTokenOptions say how an access token is judged.
+type AccessTokenOptions struct {
+	// Validate is auto (as a JWT where it is one that the issuer's keys verify,
+	// by expiry otherwise), jwt (fails closed) or expiry. Default: auto.
+	Validate string `json:"validate,omitempty"`
+	// Audience are the acceptable audiences of a JWT. Default: none, unchecked.
+	Audience []string `json:"audience,omitempty"`
+	// Leeway is the clock difference tolerated for nbf and iat. Default: 30s.
+	Leeway caddy.Duration `json:"leeway,omitempty"`
+}
+
+// LogoutOptions say what happens when a user signs out.
+type LogoutOptions struct {
+	// ReturnTo is where the browser goes afterwards. Default: /.
+	ReturnTo string `json:"return_to,omitempty"`
+	// Revoke is off to leave out the revocation of the refresh token. Default: on.
+	Revoke string `json:"revoke,omitempty"`
+	// IDTokenHint is when the ID token is sent along: auto (where the server may
+	// insist on it), on or off. Default: auto.
+	IDTokenHint string `json:"id_token_hint,omitempty"`
+}
+
+// CSRFHeader is a request header that no foreign page can send.
+type CSRFHeader struct {
+	// Name of the header.
+	Name string `json:"name,omitempty"`
+	// Value that it has to have.
+	Value string `json:"value,omitempty"`
+}
+
+// CaddyModule returns the Caddy module information.
+func (Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.bff", New: func() caddy.Module { return new(Handler) }}
+}
+
+// MarshalLogObject says as much of the handler as a log may hold: Caddy traces
+// handlers by logging them whole.
+func (h *Handler) MarshalLogObject(enc zapcore.ObjectEncoder) error {
+	enc.AddString("issuer", h.Issuer)
+	enc.AddString("client_id", h.ClientID)
+	enc.AddString("base_path", h.BasePath)
+	return nil
+}
+
+// ServeHTTP serves the endpoints, and passes everything else on with the
+// session at hand.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	// A configuration may go away under this request. The store must not.
+	if h.backend.Retain() {
+		defer h.backend.Release()
+	}
+	hd := h.newHandle(r)
+	r = r.WithContext(context.WithValue(r.Context(), handleKey{}, hd))
+	if name, ours := h.endpoint(hd); ours {
+		return hd.serveEndpoint(w, r, name)
+	}
+	return next.ServeHTTP(w, r)
+}
+
+// endpoint reports whether the path that the browser sent is below the base
+// path, in any spelling, and which endpoint it names. Only the plain spelling
+// names one; whatever else lies below the base path is nobody's.
+func (h *Handler) endpoint(hd *handle) (name string, ours bool) {
+	p := hd.url.EscapedPath()
+	if rest, ok := strings.CutPrefix(p, h.BasePath); ok && (rest == "" || rest[0] == '/') {
+		return strings.TrimPrefix(rest, "/"), true
+	}
+	if strings.ContainsAny(p, "%;") || strings.Contains(p, "//") || strings.Contains(p, "/.") {
+		decoded, _, _ := strings.Cut(hd.url.Path, ";")
+		if below(path.Clean("/"+decoded), h.BasePath) {
+			return "", true
+		}
+	}
+	return "", false
+}
+
+// Interface guards.
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+	_ zapcore.ObjectMarshaler     = (*Handler)(nil)
+)

@@ -1,0 +1,312 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-bff/caddy-bff/oauth"
+	"github.com/caddy-bff/caddy-bff/session"
+)
+
+// Codes of the errors that the gateway answers with. They are part of the
+// public contract.
+const (
+	codeSessionRequired    = "session_required"
+	codeSessionExpired     = "session_expired"
+	codeSessionRevoked     = "session_revoked"
+	codeCSRFRejected       = "csrf_rejected"
+	codeForbidden          = "forbidden"
+	codeNavigationRequired = "navigation_required"
+	codeInvalidReturnURL   = "invalid_return_url"
+	codeInvalidParameter   = "invalid_parameter"
+	codeLoginStateInvalid  = "login_state_invalid"
+	codeTokenUnavailable   = "token_unavailable"
+	codeServerUnavailable  = "authorization_server_unavailable"
+	codeStoreUnavailable   = "store_unavailable"
+	codeRateLimited        = "rate_limited"
+	codeHTTPSRequired      = "https_required"
+	codeNotFound           = "not_found"
+	codeMethodNotAllowed   = "method_not_allowed"
+	codeBodyTooLarge       = "body_too_large"
+)
+
+// problemType is what the `type` member of a problem begins with (RFC 9457).
+const problemType = "https://github.com/caddy-bff/caddy-bff#"
+
+// statusClientClosed is what Caddy logs for a client that went away.
+const statusClientClosed = 499
+
+// problems say for each code what is answered.
+var problems = map[string]struct {
+	status int
+	title  string
+	text   string // for a page
+	signIn bool   // signing in helps
+}{
+	codeSessionRequired:    {401, "Signed out", "You need to sign in to see this page.", true},
+	codeSessionExpired:     {401, "Session expired", "Your session has expired. Please sign in again.", true},
+	codeSessionRevoked:     {401, "Session ended", "Your session was ended. Please sign in again.", true},
+	codeCSRFRejected:       {403, "Request refused", "This request came from another site and was refused.", false},
+	codeForbidden:          {403, "Not allowed", "You do not have access to this page.", false},
+	codeNavigationRequired: {400, "Navigation required", "This address only works as a page of its own.", false},
+	codeInvalidReturnURL:   {400, "Invalid return address", "The link that brought you here names an address that cannot be returned to.", true},
+	codeInvalidParameter:   {400, "Invalid request", "Something in this request cannot be understood.", false},
+	codeLoginStateInvalid:  {400, "Sign-in could not be completed", "This sign-in was not started in this browser, or was started too long ago. Nothing was changed.", true},
+	codeTokenUnavailable:   {502, "Sign-in service refused", "The sign-in service gave an answer that cannot be used. Trying again may help.", true},
+	codeServerUnavailable:  {503, "Sign-in service unavailable", "The sign-in service cannot be reached at the moment. You are not signed out; please try again shortly.", false},
+	codeStoreUnavailable:   {503, "Temporarily unavailable", "Sessions cannot be read at the moment. You are not signed out; please try again shortly.", false},
+	codeRateLimited:        {429, "Too many requests", "That was asked for too often. Please wait a moment.", false},
+	codeHTTPSRequired:      {400, "Secure connection required", "Signing in needs https. Plain http works on loopback addresses only.", false},
+	codeNotFound:           {404, "Not found", "There is nothing at this address.", false},
+	codeMethodNotAllowed:   {405, "Method not allowed", "This address does not work this way.", false},
+	codeBodyTooLarge:       {413, "Request too large", "The request is larger than this address takes.", false},
+}
+
+// httpError is an answer of the gateway.
+type httpError struct {
+	code       string
+	reason     session.Reason
+	retryAfter time.Duration
+	returnTo   string // of a sign-in link on a page
+	allow      string // with codeMethodNotAllowed
+	err        error  // for the log
+}
+
+func (e *httpError) Error() string {
+	if e.err != nil {
+		return e.code + ": " + e.err.Error()
+	}
+	return e.code
+}
+
+func (e *httpError) Unwrap() error { return e.err }
+
+// asHTTPError is the one place where errors become answers.
+//
+//	no session: session_required. Ended by time, or by its tokens: session_expired;
+//	by somebody: session_revoked. A store, key ring or authorization server that
+//	cannot be had: 503, and nobody is signed out for it. An authorization server
+//	that refuses the client, or answers what cannot be used: token_unavailable.
+func asHTTPError(err error) *httpError {
+	var (
+		own         *httpError
+		ended       *session.EndedError
+		unavailable *session.UnavailableError
+		limited     *session.RateLimitedError
+		login       *session.LoginError
+		server      *oauth.Error
+	)
+	switch {
+	case errors.As(err, &own):
+		return own
+	case errors.As(err, &login):
+		return asLoginError(login)
+	case errors.Is(err, session.ErrNoSession):
+		return &httpError{code: codeSessionRequired, reason: session.ReasonNone, err: err}
+	case errors.As(err, &ended):
+		return &httpError{code: endedCode(ended.Reason), reason: ended.Reason, err: err}
+	case errors.As(err, &limited):
+		return &httpError{code: codeRateLimited, retryAfter: limited.RetryAfter, err: err}
+	case errors.Is(err, session.ErrStoreUnavailable), errors.Is(err, session.ErrFull):
+		return &httpError{code: codeStoreUnavailable, retryAfter: 2 * time.Second, err: err}
+	case errors.As(err, &unavailable):
+		return &httpError{code: codeServerUnavailable, retryAfter: unavailable.RetryAfter, err: err}
+	case errors.Is(err, session.ErrTokenUnavailable):
+		return &httpError{code: codeTokenUnavailable, err: err}
+	case errors.Is(err, errReturnURL):
+		return &httpError{code: codeInvalidReturnURL, err: err}
+	case errors.Is(err, errPlainHTTP):
+		return &httpError{code: codeHTTPSRequired, err: err}
+	case errors.Is(err, errHost):
+		return &httpError{code: codeInvalidParameter, err: err}
+	case errors.As(err, &server) && server.RetryAfter > 0:
+		return &httpError{code: codeServerUnavailable, retryAfter: server.RetryAfter, err: err}
+	}
+	switch oauth.ClassOf(err) {
+	case oauth.ClassConfiguration, oauth.ClassRefused:
+		return &httpError{code: codeTokenUnavailable, err: err}
+	default:
+		return &httpError{code: codeServerUnavailable, retryAfter: 5 * time.Second, err: err}
+	}
+}
+
+// asLoginError answers a login that did not end well.
+func asLoginError(e *session.LoginError) *httpError {
+	out := &httpError{returnTo: e.ReturnTo, err: e}
+	switch e.Kind {
+	case session.LoginStateInvalid, session.LoginStale:
+		out.code = codeLoginStateInvalid
+	case session.LoginRefused:
+		switch e.Code {
+		case "access_denied":
+			out.code = codeForbidden
+		case "server_error", "temporarily_unavailable":
+			out.code, out.retryAfter = codeServerUnavailable, 5*time.Second
+		default:
+			out.code = codeTokenUnavailable
+		}
+	case session.LoginUnavailable:
+		inner := asHTTPError(e.Err)
+		out.code, out.retryAfter = inner.code, inner.retryAfter
+	default: // LoginFailed: tokens are missing or do not verify
+		out.code = codeTokenUnavailable
+	}
+	return out
+}
+
+func endedCode(reason session.Reason) string {
+	switch reason {
+	case session.ReasonRevoked, session.ReasonLoggedOut, session.ReasonLimit:
+		return codeSessionRevoked
+	case session.ReasonNone, "":
+		return codeSessionRequired
+	}
+	return codeSessionExpired
+}
+
+// problem is the body of an error for programs (RFC 9457).
+type problem struct {
+	Type       string         `json:"type"`
+	Title      string         `json:"title"`
+	Status     int            `json:"status"`
+	Code       string         `json:"code"`
+	RequestID  string         `json:"request_id,omitempty"`
+	Reason     session.Reason `json:"reason,omitempty"`
+	RetryAfter int            `json:"retry_after,omitempty"`
+	LoginURL   string         `json:"login_url,omitempty"`
+}
+
+// fail answers a request with an error: a page for people, a problem for
+// programs. It returns an error only to hand a document to handle_errors.
+func (hd *handle) fail(w http.ResponseWriter, r *http.Request, err error) error {
+	if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
+		return caddyhttp.Error(statusClientClosed, errors.New("client went away"))
+	}
+	e := asHTTPError(err)
+	p := problems[e.code]
+	hd.user.code.Store(&e.code)
+	id := requestID(r) // before it is logged
+	hd.logFailure(r, e, p.status)
+
+	h := w.Header()
+	ownAnswer(h)
+	hd.from.corsHeaders(h, r)
+	if h.Get("Access-Control-Allow-Origin") != "" {
+		h.Set("Access-Control-Expose-Headers", "X-BFF-Error, Retry-After, WWW-Authenticate")
+	}
+	addVary(h, "Accept", "Cookie", "Origin", "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site")
+	h.Set("X-BFF-Error", e.code)
+	if p.status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", `Session error="`+e.code+`"`)
+	}
+	seconds := 0
+	if e.retryAfter > 0 || p.status == http.StatusServiceUnavailable {
+		seconds = max(1, int(math.Ceil(e.retryAfter.Seconds())))
+		h.Set("Retry-After", strconv.Itoa(seconds))
+	}
+	if e.allow != "" {
+		h.Set("Allow", e.allow)
+	}
+	closeUnread(w, r)
+
+	if !wantsPage(r) {
+		body := problem{
+			Type: problemType + e.code, Title: p.title, Status: p.status, Code: e.code,
+			RequestID: id, Reason: e.reason, RetryAfter: seconds,
+		}
+		if p.signIn && e.code != codeInvalidReturnURL {
+			body.LoginURL = hd.endpointURL("login")
+		}
+		return writeJSON(w, "application/problem+json", p.status, body)
+	}
+	if hd.bff.ErrorPages == errorPagesCaddy {
+		return hd.failByCaddy(w, r, p.status, e)
+	}
+	return hd.errorPage(w, r, e)
+}
+
+func (hd *handle) errorPage(w http.ResponseWriter, r *http.Request, e *httpError) error {
+	p := problems[e.code]
+	out := page{Title: p.title, Text: p.text, Code: e.code, RequestID: requestID(r)}
+	if p.signIn {
+		returnTo := e.returnTo
+		if returnTo == "" {
+			returnTo = hd.pageURL
+		}
+		out.Link, out.LinkText = hd.loginURL(returnTo), "Sign in"
+	}
+	return out.write(w, p.status)
+}
+
+// failByCaddy hands a document to the site's handle_errors. The address of a
+// callback holds a code: Caddy logs the address of whatever request ends with
+// an error, so there the error routes are run from here.
+func (hd *handle) failByCaddy(w http.ResponseWriter, r *http.Request, status int, e *httpError) error {
+	err := caddyhttp.Error(status, errors.New(e.code))
+	if skip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.LogSkipVar).(bool); !skip {
+		return err
+	}
+	server, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if server == nil || server.Errors == nil || len(server.Errors.Routes) == 0 {
+		return hd.errorPage(w, r, e)
+	}
+	last := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		return hd.errorPage(w, r, e)
+	})
+	if failed := server.Errors.Routes.Compile(last).ServeHTTP(w, server.Errors.WithError(r, err)); failed != nil {
+		return hd.errorPage(w, r, e)
+	}
+	return nil
+}
+
+// logFailure tells operators of what they can do something about. Errors of
+// oauth and session print no secrets.
+func (hd *handle) logFailure(r *http.Request, e *httpError, status int) {
+	level := slog.LevelDebug
+	if status >= 500 {
+		level = slog.LevelWarn
+	}
+	if !hd.bff.logger.Enabled(r.Context(), level) {
+		return
+	}
+	hd.bff.logger.Log(r.Context(), level, "answered with an error",
+		"error_code", e.code, "status", status, "error", fmt.Sprint(e.err)) // Caddy adds the uuid of the request
+}
+
+// requestID is the identifier that Caddy gives the request: the placeholder
+// {http.request.uuid}, and the field uuid of the access log.
+func requestID(r *http.Request) string {
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return ""
+	}
+	id, _ := repl.GetString("http.request.uuid")
+	return id
+}
+
+func writeJSON(w http.ResponseWriter, contentType string, status int, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	ownAnswer(h)
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", strconv.Itoa(len(b)))
+	w.WriteHeader(status)
+	_, err = w.Write(b)
+	return err
+}

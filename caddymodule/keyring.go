@@ -1,0 +1,203 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package caddymodule
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+
+	"github.com/caddy-bff/caddy-bff/session"
+)
+
+// ringSource is where a key ring comes from.
+type ringSource interface {
+	session.RingSource
+	// poolKey names the ring without telling anything about its keys.
+	poolKey(storage certmagic.Storage) string
+}
+
+// sharedRing is a key ring with its source, shared by configurations.
+type sharedRing struct {
+	*session.KeyRing
+	source ringSource
+}
+
+// configuredRing is a ring whose keys stand in the configuration, or in files
+// and variables that it names.
+type configuredRing struct{ secrets []*configSecret }
+
+func newConfiguredRing(raw []string) (*configuredRing, error) {
+	c := &configuredRing{}
+	for i, r := range raw {
+		s, err := newConfigSecret(fmt.Sprintf("keys, number %d", i+1), r)
+		if err != nil {
+			return nil, err
+		}
+		c.secrets = append(c.secrets, s)
+	}
+	_, err := c.LoadRing(context.Background())
+	return c, err
+}
+
+// LoadRing implements [session.RingSource]: one key a line, empty lines aside.
+func (c *configuredRing) LoadRing(context.Context) ([]session.RingKey, error) {
+	var keys []session.RingKey
+	for _, s := range c.secrets {
+		v, err := s.value()
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(v.Reveal()) {
+			line = strings.TrimSpace(line)
+			if line == "" {
+				continue
+			}
+			if len(line) < session.MinKeySize {
+				return nil, fmt.Errorf("%s: a key has %d bytes, needs at least %d", s.option, len(line), session.MinKeySize)
+			}
+			keys = append(keys, session.RingKey{Secret: []byte(line)})
+		}
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("keys: there is none")
+	}
+	return keys, nil
+}
+
+// poolKey goes by what was written, since the values may change under it.
+func (c *configuredRing) poolKey(certmagic.Storage) string {
+	sum := sha256.New()
+	for _, s := range c.secrets {
+		fmt.Fprintf(sum, "%d %s", len(s.raw), s.raw) //nolint:errcheck // of hash
+	}
+	return "configured " + hex.EncodeToString(sum.Sum(nil))
+}
+
+// ringStorageKey is where the ring is in Caddy's storage.
+const ringStorageKey = "bff/key_ring.json"
+
+// ringLock is held while a ring is made, so that instances that start together
+// agree on one.
+const ringLock = "bff_key_ring"
+
+// ringTimeout bounds reading the ring, and making it, all told.
+const ringTimeout = 20 * time.Second
+
+// storedRing is a ring that is made once and kept in Caddy's storage, where all
+// instances that share the storage find it.
+type storedRing struct {
+	first certmagic.Storage // of the configuration that made this value
+
+	mu sync.Mutex
+	// storages are those of the configurations that run, the newest last: a
+	// storage may be of no use once its configuration is gone.
+	storages []*certmagic.Storage
+}
+
+// use makes s the storage to read from, until the function that it returns is called.
+func (k *storedRing) use(s certmagic.Storage) (remove func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	entry := &s
+	k.storages = append(k.storages, entry)
+	return func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		for i, e := range k.storages {
+			if e == entry {
+				k.storages = append(k.storages[:i:i], k.storages[i+1:]...)
+				return
+			}
+		}
+	}
+}
+
+// poolKey goes by the kind of storage: Caddy makes new values of it with every
+// configuration, and they seldom can be compared. A ring that has been read
+// stays until the process ends, wherever a new configuration keeps its storage.
+func (k *storedRing) poolKey(s certmagic.Storage) string { return fmt.Sprintf("stored %T", s) }
+
+// storedKeys is the JSON of the ring. Members that are not known are left alone.
+type storedKeys struct {
+	Version int         `json:"version"`
+	Keys    []storedKey `json:"keys"` // the first seals
+}
+
+type storedKey struct {
+	Secret    []byte    `json:"secret"`
+	IndexRoot []byte    `json:"index_root,omitempty"`
+	Created   time.Time `json:"created"`
+}
+
+// LoadRing implements [session.RingSource].
+func (k *storedRing) LoadRing(ctx context.Context) ([]session.RingKey, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ringTimeout)
+	defer cancel()
+	storage := k.first
+	k.mu.Lock()
+	if n := len(k.storages); n > 0 {
+		storage = *k.storages[n-1]
+	}
+	k.mu.Unlock()
+
+	keys, err := loadStored(ctx, storage)
+	if errors.Is(err, fs.ErrNotExist) {
+		return makeStored(ctx, storage)
+	}
+	return keys, err
+}
+
+func loadStored(ctx context.Context, storage certmagic.Storage) ([]session.RingKey, error) {
+	b, err := storage.Load(ctx, ringStorageKey)
+	if err != nil {
+		return nil, err
+	}
+	var stored storedKeys
+	// The decoder's message may quote what it reads.
+	if json.Unmarshal(b, &stored) != nil || stored.Version != 1 || len(stored.Keys) == 0 {
+		return nil, fmt.Errorf("%s in Caddy's storage is not a key ring of this version; it is left alone", ringStorageKey)
+	}
+	keys := make([]session.RingKey, len(stored.Keys))
+	for i, s := range stored.Keys {
+		keys[i] = session.RingKey{Secret: s.Secret, IndexRoot: s.IndexRoot}
+	}
+	return keys, nil
+}
+
+func makeStored(ctx context.Context, storage certmagic.Storage) (keys []session.RingKey, err error) {
+	if err := storage.Lock(ctx, ringLock); err != nil {
+		return nil, fmt.Errorf("locking: %w", err)
+	}
+	defer func() {
+		if unlockErr := storage.Unlock(context.WithoutCancel(ctx), ringLock); unlockErr != nil && err == nil {
+			processLog.Warn("unlocking the key ring", "error", unlockErr)
+		}
+	}()
+	// Somebody else may have made it meanwhile.
+	if keys, err := loadStored(ctx, storage); !errors.Is(err, fs.ErrNotExist) {
+		return keys, err
+	}
+	secret := make([]byte, session.MinKeySize)
+	rand.Read(secret) //nolint:errcheck // never fails, see crypto/rand
+	b, err := json.Marshal(storedKeys{Version: 1, Keys: []storedKey{{Secret: secret, Created: time.Now().UTC()}}})
+	if err != nil {
+		return nil, err
+	}
+	if err := storage.Store(ctx, ringStorageKey, b); err != nil {
+		return nil, fmt.Errorf("storing: %w", err)
+	}
+	// What is in the storage counts, not what was meant to be.
+	return loadStored(ctx, storage)
+}

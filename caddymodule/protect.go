@@ -1,0 +1,361 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-bff/caddy-bff/session"
+	"github.com/caddy-bff/caddy-bff/upstream"
+)
+
+func init() {
+	caddy.RegisterModule(Protect{})
+	httpcaddyfile.RegisterHandlerDirective("bff_protect", parseProtect)
+	httpcaddyfile.RegisterDirectiveOrder("bff_protect", httpcaddyfile.After, "forward_auth")
+}
+
+// What becomes of a request without a session.
+const (
+	unauthenticatedAuto  = "auto"  // documents go to login, everything else gets 401
+	unauthenticated401   = "401"   // 401
+	unauthenticatedLogin = "login" // GET and HEAD go to login
+	unauthenticatedPass  = "pass"  // passes, when there provably is no session
+)
+
+// Whose access token goes along.
+const (
+	tokenUser = "user"
+	tokenNone = "none"
+)
+
+// What shared caches may keep.
+const (
+	cachePrivate  = "private"
+	cacheUpstream = "upstream"
+)
+
+// Protect lets a request pass only with a session of the `bff` that ran before
+// it, and only if it comes from the application itself. It sets the identity
+// placeholders of `bff`. It attaches no token: what passes is allowed to get one
+// from a reverse proxy's transport `bff`.
+//
+// Checked in this order: WebSocket origin, document from another site, session,
+// CSRF, rules, access token.
+type Protect struct {
+	// Unauthenticated is what becomes of a request without a session: auto
+	// (documents are sent to login, everything else gets 401), 401, login (every
+	// GET is sent to login) or pass (only when there provably is no session: an
+	// outage of the store is 503). Default: auto.
+	Unauthenticated string `json:"unauthenticated,omitempty"`
+	// CSRF is auto (CSRF header, same origin by fetch metadata, or a harmless
+	// navigation), strict (CSRF header) or off. A WebSocket's origin is checked
+	// in all of them. Default: auto.
+	CSRF string `json:"csrf,omitempty"`
+	// Require are rules; all have to hold, else 403.
+	Require []Rule `json:"require,omitempty"`
+	// Activity is off where requests never extend the idle timeout. Default: on.
+	Activity string `json:"activity,omitempty"`
+	// Token is user where the resource server gets the user's access token, which
+	// is then waited for before it is called; none where it gets none. It is set
+	// by bff_proxy. Default: the token is attached by a transport `bff`, if one
+	// follows, and not waited for here.
+	Token string `json:"token,omitempty"`
+	// Cache is private where shared caches must not keep answers, upstream where
+	// the resource server alone decides. It is set by bff_proxy. Default: private.
+	Cache string `json:"cache,omitempty"`
+
+	proxy bool            // options of bff_proxy are known
+	seen  map[string]bool // options that were given
+}
+
+// CaddyModule returns the Caddy module information.
+func (Protect) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.bff_protect", New: func() caddy.Module { return new(Protect) }}
+}
+
+func parseProtect(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	p := new(Protect)
+	if err := p.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// UnmarshalCaddyfile sets up the handler. Syntax:
+//
+//	bff_protect [<matcher>] {
+//	    unauthenticated auto|401|login|pass
+//	    csrf            auto|strict|off
+//	    require         <claim> <value...>
+//	    activity        on|off
+//	}
+func (p *Protect) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	return unmarshalOptions(d, func(o *options) error {
+		known, err := p.unmarshalOption(d)
+		if err == nil && !known {
+			return o.unrecognized()
+		}
+		return err
+	})
+}
+
+// unmarshalOption reads the option whose name d is at. known is false, and
+// nothing is read, for a name that is not one of bff_protect (nor, with proxy
+// set, one that bff_proxy adds).
+func (p *Protect) unmarshalOption(d *caddyfile.Dispenser) (known bool, err error) {
+	if p.seen == nil {
+		p.seen = make(map[string]bool)
+	}
+	o := &options{d: d, name: d.Val(), path: d.Val(), seen: p.seen}
+	switch {
+	case o.name == "unauthenticated":
+		return true, o.choice(&p.Unauthenticated, unauthenticatedAuto, unauthenticated401, unauthenticatedLogin, unauthenticatedPass)
+	case o.name == "csrf":
+		return true, o.choice(&p.CSRF, csrfAuto, csrfStrict, csrfOff)
+	case o.name == "require":
+		return true, p.unmarshalRule(o)
+	case o.name == "activity":
+		return true, o.choice(&p.Activity, "on", "off")
+	case o.name == "token" && p.proxy:
+		return true, o.choice(&p.Token, tokenUser, tokenNone)
+	case o.name == "cache" && p.proxy:
+		return true, o.choice(&p.Cache, cachePrivate, cacheUpstream)
+	}
+	return false, nil
+}
+
+func (p *Protect) unmarshalRule(o *options) error {
+	args := o.d.RemainingArgs()
+	if len(args) < 2 {
+		return o.d.Errf("%s needs a claim and at least one value", o.path)
+	}
+	p.Require = append(p.Require, Rule{Claim: args[0], Values: args[1:]})
+	return nil
+}
+
+// MarshalJSON writes what the Caddyfile says. A bff_proxy that says nothing of
+// the token relays with the user's, which is said in its JSON, since the default
+// there is another one.
+func (p *Protect) MarshalJSON() ([]byte, error) {
+	type plain Protect
+	out := plain(*p)
+	if p.proxy {
+		setDefault(&out.Token, tokenUser)
+	}
+	return json.Marshal(out)
+}
+
+// Provision sets defaults and checks what was written.
+func (p *Protect) Provision(caddy.Context) error {
+	setDefault(&p.Unauthenticated, unauthenticatedAuto)
+	setDefault(&p.CSRF, csrfAuto)
+	setDefault(&p.Activity, "on")
+	setDefault(&p.Cache, cachePrivate)
+	for _, o := range []struct {
+		name, value string
+		allowed     []string
+	}{
+		{"unauthenticated", p.Unauthenticated, []string{unauthenticatedAuto, unauthenticated401, unauthenticatedLogin, unauthenticatedPass}},
+		{"csrf", p.CSRF, []string{csrfAuto, csrfStrict, csrfOff}},
+		{"activity", p.Activity, []string{"on", "off"}},
+		{"token", p.Token, []string{"", tokenUser, tokenNone}},
+		{"cache", p.Cache, []string{cachePrivate, cacheUpstream}},
+	} {
+		if !slices.Contains(o.allowed, o.value) {
+			return fmt.Errorf("%s is %q, should be one of: %s", o.name, o.value, strings.TrimPrefix(strings.Join(o.allowed, ", "), ", "))
+		}
+	}
+	for _, rule := range p.Require {
+		if rule.Claim == "" || len(rule.Values) == 0 {
+			return errors.New("require needs a claim and at least one value")
+		}
+	}
+	return nil
+}
+
+// errNoBFF: nothing on this request's way makes sessions available.
+var errNoBFF = errors.New("bff_protect and bff_proxy need a bff that handles the same request before them")
+
+// ServeHTTP lets the request pass, or answers it.
+func (p *Protect) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	hd, ok := handleFrom(r.Context())
+	if !ok {
+		return caddyhttp.Error(http.StatusInternalServerError, errNoBFF)
+	}
+	if documentRequest(r) {
+		if returnTo, err := hd.bff.returnURLs.parse(hd.url.RequestURI()); err == nil {
+			hd.pageURL = returnTo
+		}
+	}
+	if preflight(r) {
+		if hd.siteErr == nil && hd.from.servePreflight(w, r) {
+			return nil
+		}
+		return hd.fail(w, r, &httpError{code: codeCSRFRejected, err: errors.New("preflight of an origin that is not trusted")})
+	}
+	s, err := p.admit(hd, r)
+	switch {
+	case errors.Is(err, errReload):
+		return writeReload(w)
+	case errors.Is(err, errSendToLogin):
+		return hd.redirect(w, r, http.StatusFound, hd.loginURL(hd.pageURL))
+	case err != nil:
+		return hd.fail(w, r, err)
+	}
+	hd.from.corsHeaders(w.Header(), r)
+	p.privateAnswer(w.Header())
+	stripUpgrade(r)
+	if s != nil && p.Activity == "on" {
+		s.Touch(r.Context())
+	}
+	return next.ServeHTTP(w, r.WithContext(upstream.WithGrant(r.Context(), p.grant(hd, w, r, s))))
+}
+
+// privateAnswer keeps shared caches from showing one user's page to another, and
+// makes the browser ask again, so that it shows nothing of a session that is
+// over. What the site's own `header` says stays. Answers of a resource server
+// are seen to by the transport.
+func (p *Protect) privateAnswer(h http.Header) {
+	if p.Token != "" || p.Cache == cacheUpstream {
+		return
+	}
+	addVary(h, "Cookie")
+	if h.Get("Cache-Control") == "" {
+		h.Set("Cache-Control", "private, no-cache")
+	}
+}
+
+// Answers of admit that are no errors of the request.
+var (
+	errReload      = errors.New("reload page")
+	errSendToLogin = errors.New("send to login")
+)
+
+// admit decides. The session is nil for an anonymous request that may pass.
+func (p *Protect) admit(hd *handle, r *http.Request) (*session.Session, error) {
+	if hd.siteErr != nil {
+		return nil, hd.siteErr
+	}
+	upgrade := webSocket(r)
+	switch {
+	case r.Method == http.MethodConnect && !upgrade:
+		return nil, &httpError{code: codeMethodNotAllowed, err: errors.New("CONNECT that is no WebSocket")}
+	case upgrade && !hd.from.webSocketAccepted(r):
+		return nil, &httpError{code: codeCSRFRejected, err: errors.New("WebSocket of a foreign origin")}
+	}
+	if hd.reloadable(r) {
+		if p.Unauthenticated == unauthenticated401 || p.CSRF == csrfStrict {
+			return nil, &httpError{code: codeCSRFRejected, err: errors.New("document from another site")}
+		}
+		return nil, errReload
+	}
+	s, err := hd.open(r.Context())
+	if err != nil {
+		return nil, p.withoutSession(hd, r, err)
+	}
+	if !upgrade && !hd.from.csrfAccepted(r, p.CSRF) {
+		return nil, &httpError{code: codeCSRFRejected, err: errors.New("CSRF check")}
+	}
+	for _, rule := range p.Require {
+		if !rule.holds(s.Claims()) {
+			return nil, &httpError{code: codeForbidden, err: fmt.Errorf("claim %s does not have a required value", rule.Claim)}
+		}
+	}
+	if p.Token == tokenUser {
+		if _, err := s.Token(r.Context()); err != nil {
+			return nil, p.withoutSession(hd, r, err)
+		}
+	}
+	return s, nil
+}
+
+// withoutSession decides about a request whose session could not be had. Only
+// an answer that is sure to mean "no session" sends anybody to login.
+func (p *Protect) withoutSession(hd *handle, r *http.Request, err error) error {
+	var ended *session.EndedError
+	if !errors.Is(err, session.ErrNoSession) && !errors.As(err, &ended) {
+		return err
+	}
+	switch p.Unauthenticated {
+	case unauthenticatedPass:
+		hd.user.session.Store(nil)
+		return nil
+	case unauthenticated401:
+		return err
+	case unauthenticatedLogin:
+		if webSocket(r) || r.Method != http.MethodGet && r.Method != http.MethodHead {
+			return err
+		}
+	default:
+		if !documentRequest(r) {
+			return err
+		}
+	}
+	// A login that came back without a session is not begun again by itself.
+	if hd.url.Query().Has(bffErrorParam) {
+		return err
+	}
+	return errSendToLogin
+}
+
+// grant is what lets a transport relay the request.
+func (p *Protect) grant(hd *handle, w http.ResponseWriter, r *http.Request, s *session.Session) *upstream.Grant {
+	g := &upstream.Grant{
+		ReservedCookie: session.OwnCookie,
+		ReservedHeader: hd.bff.reservedHeader,
+		KeepCORS:       len(hd.bff.trustedOrigins) > 0,
+		CacheUpstream:  p.Cache == cacheUpstream,
+		ResponseHeader: answerHeader(w, r),
+	}
+	if s != nil && p.Token != tokenNone {
+		g.Source = s
+		g.HealAny401 = hd.bff.healAny401
+		g.HealBare401 = s.ExpiryUnknown()
+		g.TokenError = func(err error) *http.Response { return hd.tokenError(r, err) }
+	}
+	return g
+}
+
+// tokenError is what a client gets whose token ran out between the check here
+// and the transport, or that comes by a hand-written transport.
+func (hd *handle) tokenError(r *http.Request, err error) *http.Response {
+	rec := &answerRecorder{header: make(http.Header)}
+	ctx := context.WithValue(r.Context(), handleKey{}, hd)
+	if failed := hd.fail(rec, r.WithContext(ctx), err); failed != nil {
+		return nil
+	}
+	return rec.response(r)
+}
+
+// stripUpgrade leaves no protocol to change to but WebSocket: a tunnel past
+// every check is what others are for (h2c smuggling).
+func stripUpgrade(r *http.Request) {
+	switch {
+	case r.Header["Upgrade"] == nil:
+	case webSocket(r):
+		r.Header["Upgrade"] = []string{"websocket"}
+	default:
+		delete(r.Header, "Upgrade")
+		delete(r.Header, "Http2-Settings")
+	}
+}
+
+// Interface guards.
+var (
+	_ caddy.Provisioner           = (*Protect)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Protect)(nil)
+	_ caddyfile.Unmarshaler       = (*Protect)(nil)
+)
