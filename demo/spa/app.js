@@ -3,7 +3,7 @@
 
 // The page: who is signed in, the figures, the buttons, and what to say about it all.
 
-import { login, logout, onSession, session } from '/bff/client.js';
+import { login, logout, onSession } from '/bff/client.js';
 import { Chart } from './chart.js';
 import { Journal } from './journal.js';
 import { Record } from './record.js';
@@ -17,33 +17,13 @@ const $ = (id) => document.getElementById(id);
 const record = new Record();
 const chart = new Chart($('chart'), record);
 const journal = new Journal(record, heard);
-const traffic = new Traffic(record, ended);
+const traffic = new Traffic(record);
 let signedIn = false;
 let leaving = false;
 
 window.demo = record.counters;
 
 // ---- who is signed in
-
-function show(answer) {
-  const user = answer.user ?? {};
-  if (answer.authenticated === signedIn) return;
-  signedIn = answer.authenticated;
-  $('welcome').hidden = signedIn;
-  $('board').hidden = !signedIn;
-  $('account').hidden = !signedIn;
-  $('user').textContent = signedIn ? user.name ?? user.preferred_username ?? user.sub : '';
-  if (signedIn) {
-    say(`Signed in as ${$('user').textContent}. Calls go out twice a second.`);
-    traffic.start();
-    journal.start();
-    chart.start();
-  } else {
-    traffic.stop();
-    journal.stop();
-    chart.stop();
-  }
-}
 
 const REASONS = {
   idle: 'Your session ended: nothing happened for too long.',
@@ -55,22 +35,26 @@ const REASONS = {
   limit: 'Your session ended: too many others were begun.',
 };
 
-async function ask() {
-  for (;;) {
-    try {
-      const answer = await session();
-      $('welcome').hidden = answer.authenticated;
-      if (!answer.authenticated) say(REASONS[answer.reason] ?? 'You are not signed in.', answer.reason in REASONS ? 'calm' : 'none');
-      return show(answer);
-    } catch {
-      say('The gateway cannot be reached. Trying again …', 'bad');
-      await new Promise((resolve) => setTimeout(resolve, 1000));
-    }
+/** Shows the state of the session. It comes at the start and whenever it changes, in other tabs too. */
+function show({ authenticated, user, reason }) {
+  if (leaving) return;
+  $('welcome').hidden = authenticated;
+  $('board').hidden = !authenticated;
+  $('account').hidden = !authenticated;
+  $('user').textContent = authenticated ? user.name ?? user.preferred_username ?? user.sub : '';
+  if (authenticated && !signedIn) {
+    say(`Signed in as ${$('user').textContent}. Calls go out twice a second.`);
+    traffic.start();
+    journal.start();
+    chart.start();
   }
-}
-
-function ended() {
-  if (!leaving) ask();
+  if (!authenticated) {
+    say(REASONS[reason] ?? 'You are not signed in.', reason in REASONS ? 'calm' : 'none');
+    traffic.stop();
+    journal.stop();
+    chart.stop();
+  }
+  signedIn = authenticated;
 }
 
 $('sign-in').addEventListener('click', () => {
@@ -245,5 +229,4 @@ function summarize() {
 
 setInterval(refreshFigures, 200);
 setInterval(summarize, 10_000);
-onSession((answer) => { if (!leaving) show(answer); });
-ask();
+onSession(show);

@@ -30,11 +30,11 @@ export class Chart {
     this.#dark.addEventListener('change', () => { this.#stale = true; });
   }
 
-  /** Draws until stop is called: with each frame, or twice a second for people who prefer less motion. */
+  /** Draws until stop is called: about a pixel at a time, or twice a second for people who prefer less motion. */
   start() {
     this.stop();
     const step = (time) => {
-      if (!this.#calm.matches || time - this.#drawn > 500) {
+      if (time - this.#drawn > (this.#calm.matches ? 500 : 40)) {
         this.#drawn = time;
         this.#draw(Date.now());
       }
@@ -191,7 +191,7 @@ export class Chart {
     }
   }
 
-  #events({ x, now, plot, tokens, server }) {
+  #events({ x, now, plot, tokens, server, right }) {
     const c = this.#context;
     const middle = (server.top + server.bottom) / 2;
     for (const { at, kind, generation } of this.#record.events) {
@@ -213,16 +213,16 @@ export class Chart {
       } else if (kind === 'revoked') {
         c.fillStyle = this.#colors.held;
         c.fillRect(place - 1, tokens.top, 2, plot.bottom - tokens.top);
-        this.#label('revoked', place + 6, plot.top + 10, 80, this.#colors.held, '600');
+        this.#note('revoked', place, plot.top + 10, right, this.#colors.held);
       } else if (kind === 'refused') {
         c.fillStyle = this.#colors.held;
         this.#triangle(place, plot.bottom - 2, 7);
       } else if (kind === 'reused') {
         c.fillStyle = this.#colors.bad;
         this.#diamond(place, middle, 9);
-        this.#label('reuse detected', place + 12, middle, 120, this.#colors.bad, '600');
+        this.#note('reuse detected', place, middle - 16, right, this.#colors.bad);
       } else if (kind === 'gateway_restarted') {
-        this.#label('gateway restarted', place + 6, plot.top + 26, 140, this.#colors.text, '600');
+        this.#note('gateway restarted', place, plot.top + 26, right, this.#colors.text);
       }
     }
   }
@@ -263,7 +263,7 @@ export class Chart {
   }
 
   /** Writes text where it fits into room. */
-  #label(text, x, y, room, color, weight = 'normal', family = this.#colors.font) {
+  #label(text, x, y, room, color, weight, family = this.#colors.font) {
     const c = this.#context;
     c.font = `${weight} 11px ${family}`;
     c.textAlign = 'left';
@@ -271,6 +271,14 @@ export class Chart {
     if (c.measureText(text).width > room) return;
     c.fillStyle = color;
     c.fillText(text, x, y);
+  }
+
+  /** Writes text beside a moment: after it where there is room before end, else before it. */
+  #note(text, x, y, end, color) {
+    const c = this.#context;
+    c.font = `600 11px ${this.#colors.font}`;
+    const { width } = c.measureText(text);
+    this.#label(text, x + 6 + width < end ? x + 6 : x - 6 - width, y, Infinity, color, '600');
   }
 
   #disc(x, y, radius) {

@@ -12,13 +12,11 @@ const TIMEOUT = 30_000; // of one try
 
 export class Traffic {
   #record;
-  #ended; // called with the error code when a call learns that the session is over
   #timer = 0;
   #stop = new AbortController();
 
-  constructor(record, ended) {
+  constructor(record) {
     this.#record = record;
-    this.#ended = ended;
   }
 
   /** Starts calling. */
@@ -75,7 +73,6 @@ export class Traffic {
     if (signal.aborted) return undefined;
     call.ms = performance.now() - from;
     this.#record.call(call);
-    if (call.status === 401 && call.code.startsWith('session_')) this.#ended(call.code);
     return call;
   }
 
