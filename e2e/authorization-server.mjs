@@ -1,0 +1,212 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+// An authorization server on loopback for the end-to-end tests, made of npm
+// oidc-provider: JWT access tokens that live for seconds, a new refresh token
+// with every refresh, and no mercy: a refresh token that comes twice ends the
+// grant with all its tokens. Users are signed in without being asked.
+//
+// Settings are one JSON object in the first argument. When the server listens
+// it prints one line of JSON with its issuer. It ends when its standard input
+// does, so that it never outlives the test that started it.
+
+import { randomBytes, generateKeyPairSync } from 'node:crypto';
+import { createServer } from 'node:http';
+import { Provider, errors } from 'oidc-provider';
+
+const settings = {
+  accessTokenLife: 3, // seconds
+  clientId: 'e2e',
+  clientSecret: 'only-for-these-tests',
+  redirectUri: 'http://127.0.0.1:1/bff/callback',
+  postLogoutRedirectUri: 'http://127.0.0.1:1/bff/logout/callback',
+  audience: 'urn:e2e:api',
+  ...JSON.parse(process.argv[2] ?? '{}'),
+};
+
+// What the tests ask about, and change.
+const stats = { codes: 0, refreshes: 0, refused: [], reused: 0, revocations: 0, logouts: 0 };
+const issued = []; // every code and token that was handed out, with its kind: nothing of it may be in a log
+let tokenDelay = 0; // milliseconds before a token request is looked at
+
+// oidc-provider's own memory adapter forgets when it is full, and looks a token
+// up and consumes it in two steps, so that two requests at once may both win.
+const entries = new Map();
+const grants = new Map(); // grant → keys of its entries
+const sessions = new Map(); // uid → id
+class Adapter {
+  constructor(model) { this.model = model; }
+
+  key(id) { return `${this.model}:${id}`; }
+
+  async upsert(id, payload, expiresIn) {
+    const key = this.key(id);
+    entries.set(key, { payload, end: expiresIn ? Date.now() + expiresIn * 1000 : Infinity });
+    if (this.model === 'Session') sessions.set(payload.uid, id);
+    else if (payload.grantId) {
+      if (!grants.has(payload.grantId)) grants.set(payload.grantId, new Set());
+      grants.get(payload.grantId).add(key);
+    }
+  }
+
+  async find(id) {
+    const entry = entries.get(this.key(id));
+    return entry && entry.end > Date.now() ? entry.payload : undefined;
+  }
+
+  async findByUid(uid) { return this.find(sessions.get(uid)); }
+
+  async findByUserCode() { return undefined; }
+
+  async consume(id) {
+    const entry = entries.get(this.key(id));
+    if (!entry) return;
+    if (entry.payload.consumed) {
+      this.endGrant(entry.payload.grantId);
+      throw new errors.InvalidGrant('used before');
+    }
+    entry.payload.consumed = Math.floor(Date.now() / 1000);
+  }
+
+  async destroy(id) { entries.delete(this.key(id)); }
+
+  async revokeByGrantId(grantId) {
+    for (const key of grants.get(grantId) ?? []) if (key.startsWith(`${this.model}:`)) entries.delete(key);
+  }
+
+  endGrant(grantId) {
+    for (const key of grants.get(grantId) ?? []) entries.delete(key);
+    entries.delete(`Grant:${grantId}`);
+  }
+}
+
+const signingKey = {
+  ...generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ format: 'jwk' }),
+  alg: 'RS256', use: 'sig', kid: randomBytes(8).toString('hex'),
+};
+
+function configuration() {
+  return {
+    adapter: Adapter,
+    clients: [{
+      client_id: settings.clientId,
+      client_secret: settings.clientSecret,
+      token_endpoint_auth_method: 'client_secret_basic',
+      grant_types: ['authorization_code', 'refresh_token'],
+      response_types: ['code'],
+      redirect_uris: [settings.redirectUri],
+      post_logout_redirect_uris: [settings.postLogoutRedirectUri],
+    }],
+    jwks: { keys: [signingKey] },
+    cookies: { keys: [randomBytes(32).toString('hex')] },
+    scopes: ['openid', 'profile', 'email', 'offline_access'],
+    claims: { openid: ['sub'], profile: ['name', 'preferred_username'], email: ['email'], sid: null, auth_time: null, iss: null },
+    conformIdTokenClaims: false, // profile and email in the ID token, too
+    findAccount: (ctx, id) => ({
+      accountId: id,
+      claims: () => ({ sub: id, name: `${id} of the tests`, preferred_username: id, email: `${id}@example.test` }),
+    }),
+    pkce: { required: () => true },
+    rotateRefreshToken: true,
+    issueRefreshToken: (ctx, client) => client.grantTypeAllowed('refresh_token'),
+    ttl: { AccessToken: settings.accessTokenLife, IdToken: 300, RefreshToken: 3600, Session: 3600, Grant: 3600, Interaction: 60 },
+    interactions: { url: (ctx, interaction) => `/test/interaction/${interaction.uid}` },
+    features: {
+      devInteractions: { enabled: false },
+      revocation: { enabled: true },
+      rpInitiatedLogout: { enabled: true },
+      resourceIndicators: {
+        enabled: true,
+        defaultResource: () => settings.audience,
+        useGrantedResource: () => true,
+        getResourceServerInfo: (ctx, resource) => ({
+          scope: 'api',
+          audience: resource,
+          accessTokenTTL: settings.accessTokenLife,
+          accessTokenFormat: 'jwt',
+          jwt: { sign: { alg: 'RS256' } },
+        }),
+      },
+    },
+  };
+}
+
+function watch(provider) {
+  provider.on('grant.success', (ctx) => {
+    if (ctx.oidc.params.grant_type === 'refresh_token') stats.refreshes += 1;
+    else stats.codes += 1;
+    for (const kind of ['access_token', 'refresh_token', 'id_token']) {
+      if (ctx.body[kind]) issued.push({ kind, value: ctx.body[kind] });
+    }
+    if (ctx.oidc.params.code) issued.push({ kind: 'code', value: ctx.oidc.params.code });
+  });
+  provider.on('grant.error', (ctx, error) => {
+    const detail = error.error_detail ?? error.error_description ?? '';
+    stats.refused.push(`${ctx.oidc?.params?.grant_type}: ${error.error}: ${detail}`);
+    if (/used/.test(detail)) stats.reused += 1;
+  });
+  provider.on('end_session.success', () => { stats.logouts += 1; });
+  provider.on('server_error', (ctx, error) => { console.error('server_error', error); });
+}
+
+// interact signs the user in, as login_hint names or else alice, and consents to
+// whatever is asked for.
+async function interact(provider, req, res) {
+  const { prompt, params, session, grantId } = await provider.interactionDetails(req, res);
+  if (prompt.name === 'login') {
+    const login = { accountId: String(params.login_hint ?? 'alice') };
+    await provider.interactionFinished(req, res, { login }, { mergeWithLastSubmission: false });
+    return;
+  }
+  const grant = grantId
+    ? await provider.Grant.find(grantId)
+    : new provider.Grant({ accountId: session.accountId, clientId: params.client_id });
+  const { missingOIDCScope, missingOIDCClaims, missingResourceScopes } = prompt.details;
+  if (missingOIDCScope) grant.addOIDCScope(missingOIDCScope.join(' '));
+  if (missingOIDCClaims) grant.addOIDCClaims(missingOIDCClaims);
+  for (const [resource, scopes] of Object.entries(missingResourceScopes ?? {})) {
+    grant.addResourceScope(resource, scopes.join(' '));
+  }
+  await provider.interactionFinished(req, res, { consent: { grantId: await grant.save() } }, { mergeWithLastSubmission: true });
+}
+
+function answer(res, value) {
+  res.writeHead(200, { 'content-type': 'application/json' });
+  res.end(JSON.stringify(value));
+}
+
+const server = createServer();
+server.listen(0, '127.0.0.1', () => {
+  const issuer = `http://127.0.0.1:${server.address().port}`;
+  const provider = new Provider(issuer, configuration());
+  watch(provider);
+  const serve = provider.callback();
+  server.on('request', async (req, res) => {
+    const { pathname, searchParams } = new URL(req.url, issuer);
+    try {
+      if (pathname === '/test/stats') {
+        answer(res, stats);
+      } else if (pathname === '/test/issued') {
+        answer(res, issued);
+      } else if (pathname === '/test/token-delay') {
+        tokenDelay = Number(searchParams.get('ms'));
+        answer(res, tokenDelay);
+      } else if (pathname.startsWith('/test/interaction/')) {
+        await interact(provider, req, res);
+      } else {
+        if (pathname === '/token' && tokenDelay > 0) await new Promise((done) => { setTimeout(done, tokenDelay); });
+        if (pathname === '/token/revocation') {
+          res.on('finish', () => { if (res.statusCode === 200) stats.revocations += 1; });
+        }
+        await serve(req, res);
+      }
+    } catch (error) {
+      console.error(error);
+      if (!res.headersSent) res.writeHead(500);
+      res.end();
+    }
+  });
+  console.log(JSON.stringify({ issuer }));
+});
+
+process.stdin.on('end', () => process.exit(0)).resume();
