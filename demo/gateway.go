@@ -26,15 +26,15 @@ const pause = time.Second
 
 // gateway is Caddy with the bff modules, in this process, with the Caddyfile that a user would write.
 type gateway struct {
-	caddyfile string
-	config    []byte // the Caddyfile as JSON
-	journal   *journal.Journal
+	config  []byte // the Caddyfile as JSON
+	journal *journal.Journal
 
 	mu      sync.Mutex // one start or stop at a time
 	stopped bool       // for good
 }
 
-// newGateway reads the Caddyfile. The variables are those of its {$NAME} places. All that Caddy writes goes below data.
+// newGateway reads the Caddyfile. The variables are those of its {$NAME} places; they are put into the environment of
+// this process, as is what makes Caddy keep all that it writes below data.
 func newGateway(caddyfile, data string, variables map[string]string, j *journal.Journal) (*gateway, error) {
 	variables["XDG_DATA_HOME"] = data
 	variables["XDG_CONFIG_HOME"] = data
@@ -62,7 +62,7 @@ func newGateway(caddyfile, data string, variables map[string]string, j *journal.
 		}
 		return nil, fmt.Errorf("the gateway's Caddyfile: %s", strings.Join(list, "; "))
 	}
-	return &gateway{caddyfile: caddyfile, config: config, journal: j}, nil
+	return &gateway{config: config, journal: j}, nil
 }
 
 // start starts the gateway. It serves when start returns.
