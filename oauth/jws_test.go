@@ -91,29 +91,30 @@ func TestForgedTokens(t *testing.T) {
 			[]byte(strings.TrimSuffix(decoded(t, parts[1]), "}")+`,"x":{"a":1,"a":2}}`)),
 		"nested 10000 deep": key.SignRaw([]byte(`{"alg":"RS256","kid":"key-1","typ":"at+jwt"}`),
 			[]byte(`{"x":`+strings.Repeat("[", 10000)+strings.Repeat("]", 10000)+`}`)),
-		"payload of 1 MB":         key.SignRaw([]byte(`{"alg":"RS256","kid":"key-1","typ":"at+jwt"}`), []byte(`{"x":"`+strings.Repeat("x", 1<<20)+`"}`)),
-		"payload no object":       key.SignRaw([]byte(`{"alg":"RS256","kid":"key-1","typ":"at+jwt"}`), []byte(`"alice"`)),
-		"payload not UTF-8":       key.SignRaw([]byte(`{"alg":"RS256","kid":"key-1","typ":"at+jwt"}`), []byte("{\"sub\":\"\xff\"}")),
-		"payload with a tail":     key.SignRaw([]byte(`{"alg":"RS256","kid":"key-1","typ":"at+jwt"}`), []byte(decoded(t, parts[1])+"{}")),
-		"flattened JSON":          flattened,
-		"general JSON":            general,
-		"padding":                 good + "=",
-		"white space before":      " " + good,
-		"line break after":        good + "\n",
-		"line break inside":       parts[0] + "." + parts[1][:4] + "\n" + parts[1][4:] + "." + parts[2],
-		"four segments":           good + ".AAAA",
-		"two segments":            parts[0] + "." + parts[1],
-		"embedded JWE":            b64(`{"alg":"RSA-OAEP","enc":"A256GCM"}`) + ".AAAA.AAAA.AAAA.AAAA",
-		"JWE header, JWS shape":   b64(`{"alg":"RS256","enc":"A256GCM"}`) + "." + parts[1] + "." + parts[2],
-		"standard base64":         parts[0] + "." + parts[1] + ".+/8A",
-		"signature of zeros":      parts[0] + "." + parts[1] + "." + b64(string(make([]byte, 256))),
-		"ECDSA zeros, RSA key":    zeroInput + "." + b64(string(make([]byte, 64))),
-		"signature cut":           good[:len(good)-4],
-		"signature empty":         parts[0] + "." + parts[1] + ".",
-		"claims of another token": parts[0] + "." + b64(`{"sub":"mallory"}`) + "." + parts[2],
-		"10 MB":                   strings.Repeat("A", 10<<20),
-		"only dots":               "..",
-		"empty":                   "",
+		"payload of 1 MB":                 key.SignRaw([]byte(`{"alg":"RS256","kid":"key-1","typ":"at+jwt"}`), []byte(`{"x":"`+strings.Repeat("x", 1<<20)+`"}`)),
+		"payload no object":               key.SignRaw([]byte(`{"alg":"RS256","kid":"key-1","typ":"at+jwt"}`), []byte(`"alice"`)),
+		"payload not UTF-8":               key.SignRaw([]byte(`{"alg":"RS256","kid":"key-1","typ":"at+jwt"}`), []byte("{\"sub\":\"\xff\"}")),
+		"payload with a tail":             key.SignRaw([]byte(`{"alg":"RS256","kid":"key-1","typ":"at+jwt"}`), []byte(decoded(t, parts[1])+"{}")),
+		"flattened JSON":                  flattened,
+		"general JSON":                    general,
+		"padding":                         good + "=",
+		"white space before":              " " + good,
+		"line break after":                good + "\n",
+		"line break inside":               parts[0] + "." + parts[1][:4] + "\n" + parts[1][4:] + "." + parts[2],
+		"four segments":                   good + ".AAAA",
+		"two segments":                    parts[0] + "." + parts[1],
+		"embedded JWE":                    b64(`{"alg":"RSA-OAEP","enc":"A256GCM"}`) + ".AAAA.AAAA.AAAA.AAAA",
+		"JWE header, JWS shape":           b64(`{"alg":"RS256","enc":"A256GCM"}`) + "." + parts[1] + "." + parts[2],
+		"standard base64":                 parts[0] + "." + parts[1] + ".+/8A",
+		"signature of zeros":              parts[0] + "." + parts[1] + "." + b64(string(make([]byte, 256))),
+		"ECDSA zeros, RSA key":            zeroInput + "." + b64(string(make([]byte, 64))),
+		"other spelling by trailing bits": good[:len(good)-1] + string(good[len(good)-1]+1),
+		"signature cut":                   good[:len(good)-4],
+		"signature empty":                 parts[0] + "." + parts[1] + ".",
+		"claims of another token":         parts[0] + "." + b64(`{"sub":"mallory"}`) + "." + parts[2],
+		"10 MB":                           strings.Repeat("A", 10<<20),
+		"only dots":                       "..",
+		"empty":                           "",
 	}
 	for name, token := range attacks {
 		t.Run(name, func(t *testing.T) {
@@ -144,6 +145,20 @@ func decoded(t *testing.T, segment string) string {
 		t.Fatal(err)
 	}
 	return string(data)
+}
+
+func TestLongKeyIDIsRefusedEvenWhereKeysHaveNone(t *testing.T) { // C1
+	t.Parallel()
+	as := astest.New(astest.Options{})
+	key := astest.NewKey("ES256", "")
+	as.SetKeys(key)
+	c := newClient(t, as)
+	for size, ok := range map[int]bool{maxKeyID: true, maxKeyID + 1: false} {
+		token := accessToken(as, key, func(h, _ map[string]any) { h["kid"] = strings.Repeat("k", size) })
+		if err := accepts(c, token); ok != (err == nil) {
+			t.Errorf("%d: %v", size, err)
+		}
+	}
 }
 
 func TestZeroSignatureOfECDSA(t *testing.T) { // JW-12

@@ -128,7 +128,7 @@ func (ks *keySet) get(ctx context.Context) (*keys, error) {
 		select {
 		case <-flight:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, notSent(ctx))
+			return nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, notSent(ctx.Err()))
 		}
 		ks.mu.Lock()
 		failure = ks.failure
@@ -162,7 +162,7 @@ func (ks *keySet) refetch(ctx context.Context, seen *keys) (*keys, error) {
 	select {
 	case <-flight:
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %w", errUnsettled, notSent(ctx))
+		return nil, fmt.Errorf("%w: %w", errUnsettled, notSent(ctx.Err()))
 	}
 	if k := ks.current.Load(); k != seen {
 		return k, nil

@@ -102,6 +102,20 @@ func TestKeySelection(t *testing.T) { // JW-01, JW-02, JW-03, JW-11, JW-12
 	}
 }
 
+func TestPointsOffTheCurveAreNoKeys(t *testing.T) { // JW-12
+	t.Parallel()
+	for _, alg := range []string{"ES256", "ES384", "ES512"} {
+		jwk := astest.NewKey(alg, "k").JWK()
+		if _, err := parsePublicKey(&object{members: jwk}); err != nil {
+			t.Errorf("%s: %v", alg, err)
+		}
+		jwk["x"] = jwk["y"]
+		if key, err := parsePublicKey(&object{members: jwk}); err == nil {
+			t.Errorf("%s: %v", alg, key)
+		}
+	}
+}
+
 func TestKeySetIsBounded(t *testing.T) { // C309, H106
 	t.Parallel()
 	key := astest.NewKey("ES256", "k")

@@ -82,7 +82,7 @@ func (m *metadataCache) get(ctx context.Context) (*Metadata, error) {
 	select {
 	case <-flight:
 	case <-ctx.Done():
-		return nil, notSent(ctx)
+		return nil, notSent(ctx.Err())
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -92,9 +92,14 @@ func (m *metadataCache) get(ctx context.Context) (*Metadata, error) {
 	return m.current, nil
 }
 
-// notSent is the error of a caller that left before its request was sent.
-func notSent(ctx context.Context) error {
-	return &Error{Class: ClassNotSent, cause: ctx.Err()}
+// notSent is the error of a caller whose own request was not sent: it left while
+// it waited for something else, or could not have that.
+func notSent(cause error) error {
+	e := &Error{Class: ClassNotSent, cause: cause}
+	if inner, ok := errors.AsType[*Error](cause); ok {
+		e.RetryAfter = inner.RetryAfter
+	}
+	return e
 }
 
 // fetch fetches the metadata for everybody who waits; it has a context of its own.

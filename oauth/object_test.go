@@ -44,6 +44,10 @@ func TestParseObject(t *testing.T) {
 	if err != nil || o.members["a"] != "x" || o.has("b") || o.unique("b") != nil || !errors.Is(o.unique("b", "a"), errDuplicate) {
 		t.Errorf("%+v %v", o, err)
 	}
+	o, err = parseObject([]byte(`{"a":{"b":1,"b":2},"b":3}`), false)
+	if err != nil || o.unique("a", "b") != nil {
+		t.Errorf("a repeated member deep inside counts at the top: %+v %v", o, err)
+	}
 }
 
 func FuzzObject(f *testing.F) {

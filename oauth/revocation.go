@@ -14,7 +14,8 @@ import (
 // "access_token" or "". A token that the server does not know, or a kind of token
 // that it does not revoke, is no error. Errors: [ErrUnsupported] when the
 // metadata names no revocation endpoint; an [*Error], with RetryAfter when the
-// server says when to try again; one of [Client.Metadata].
+// server says when to try again, and of ClassNotSent when the metadata could not be
+// had.
 func (c *Client) Revoke(ctx context.Context, token Secret, hint string) error {
 	if token == "" {
 		return errors.New("oauth: revocation without a token")
@@ -23,7 +24,7 @@ func (c *Client) Revoke(ctx context.Context, token Secret, hint string) error {
 	defer cancel()
 	md, err := c.Metadata(ctx)
 	if err != nil {
-		return err
+		return notSent(err)
 	}
 	if md.RevocationEndpoint == "" {
 		return ErrUnsupported

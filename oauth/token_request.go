@@ -21,8 +21,8 @@ type ExchangeRequest struct {
 }
 
 // Exchange sends an authorization code to the token endpoint, once: whatever the
-// outcome, that code must not be sent again. Errors: an [*Error], or one of
-// [Client.Metadata] with nothing sent.
+// outcome, that code must not be sent again. Errors: an [*Error]; of ClassNotSent
+// when the metadata could not be had.
 func (c *Client) Exchange(ctx context.Context, r ExchangeRequest) (*TokenResponse, error) {
 	if r.Code == "" {
 		return nil, errors.New("oauth: exchange without a code")
@@ -46,8 +46,8 @@ type RefreshRequest struct {
 // Refresh sends a refresh token to the token endpoint, once. It is the only
 // place that does, and it never repeats itself: what may be done after an error
 // is for the caller to decide, by [ClassOf]. The call may take
-// [Config].RefreshTimeout. Errors: an [*Error], or one of [Client.Metadata]
-// (whose class is never ClassAmbiguous) with nothing sent.
+// [Config].RefreshTimeout. Errors: an [*Error]; of ClassNotSent when the metadata
+// could not be had.
 func (c *Client) Refresh(ctx context.Context, r RefreshRequest) (*TokenResponse, error) {
 	if r.RefreshToken == "" {
 		return nil, errors.New("oauth: refresh without a refresh token")
@@ -71,7 +71,7 @@ func (c *Client) token(ctx context.Context, timeout time.Duration, form url.Valu
 	defer cancel()
 	md, err := c.Metadata(ctx)
 	if err != nil {
-		return nil, err
+		return nil, notSent(err)
 	}
 	start := time.Now()
 	a, err := c.post(ctx, md.TokenEndpoint, form, maxTokenResponse)

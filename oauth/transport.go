@@ -105,6 +105,9 @@ func (c *Client) get(ctx context.Context, endpoint string, limit int64) ([]byte,
 		return nil, &Error{Class: ClassConfiguration, cause: err}
 	}
 	a, err := c.send(r, limit)
+	if e, ok := errors.AsType[*Error](err); ok && e.Class == ClassAmbiguous {
+		e.Class = ClassOutage // a GET changes nothing, so nothing is in doubt
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ package oauth
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -19,6 +20,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // wire is a server on a bare socket: it sees each request that leaves the client,
@@ -210,22 +213,76 @@ func TestTrustedRoots(t *testing.T) {
 // answers with a protocol error or says that it did not process it. We don't.
 func TestHTTP2IsNotRepeated(t *testing.T) {
 	t.Parallel()
-	var requests atomic.Int32
-	ts := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-		requests.Add(1)
-		panic(http.ErrAbortHandler)
-	}))
-	ts.EnableHTTP2 = true
-	ts.StartTLS()
-	defer ts.Close()
-	c, err := New(Config{Issuer: ts.URL, ClientID: "app", AuthMethod: AuthNone, HTTP: ts.Client()})
+	for _, code := range []http2.ErrCode{http2.ErrCodeRefusedStream, http2.ErrCodeProtocol} {
+		issuer, roots, requests := newHTTP2Wire(t, code)
+		transport := NewTransport(roots)
+		transport.Protocols.SetHTTP2(true)
+		c, err := New(Config{Issuer: issuer, ClientID: "app", AuthMethod: AuthNone, HTTP: &http.Client{Transport: transport}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.metadata.current, c.metadata.fetched = &Metadata{TokenEndpoint: issuer}, time.Now()
+		if _, err := c.Refresh(t.Context(), RefreshRequest{RefreshToken: "rt"}); ClassOf(err) != ClassAmbiguous {
+			t.Errorf("%v: %v, class %v", code, err, ClassOf(err))
+		}
+		if n := requests.Load(); n != 1 {
+			t.Errorf("%v: %d requests on the wire", code, n)
+		}
+		c.http.CloseIdleConnections()
+	}
+}
+
+// newHTTP2Wire is a server on a bare TLS socket that resets the first stream with
+// code and answers all others. It counts the streams.
+func newHTTP2Wire(t *testing.T, code http2.ErrCode) (issuer string, roots *x509.CertPool, requests *atomic.Int32) {
+	t.Helper()
+	ts := httptest.NewTLSServer(nil) // for its certificate
+	certificate := ts.TLS.Certificates[0]
+	roots = x509.NewCertPool()
+	roots.AddCert(ts.Certificate())
+	ts.Close()
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"h2"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.metadata.current, c.metadata.fetched = &Metadata{TokenEndpoint: ts.URL}, time.Now()
-	if _, err := c.Refresh(t.Context(), RefreshRequest{RefreshToken: "rt"}); ClassOf(err) != ClassAmbiguous || requests.Load() != 1 {
-		t.Errorf("%v, class %v, %d requests", err, ClassOf(err), requests.Load())
-	}
+	requests = &atomic.Int32{}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer conn.Close()
+				preface := make([]byte, len(http2.ClientPreface))
+				if _, err := io.ReadFull(conn, preface); err != nil {
+					return
+				}
+				framer := http2.NewFramer(conn, conn)
+				_ = framer.WriteSettings()
+				for {
+					frame, err := framer.ReadFrame()
+					if err != nil {
+						return
+					}
+					data, ok := frame.(*http2.DataFrame)
+					if !ok || !data.StreamEnded() {
+						continue
+					}
+					if requests.Add(1) == 1 {
+						_ = framer.WriteRSTStream(data.StreamID, code)
+						continue
+					}
+					// ":status: 200" from the static table of RFC 7541.
+					_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: data.StreamID, BlockFragment: []byte{0x88}, EndHeaders: true})
+					_ = framer.WriteData(data.StreamID, true, []byte(okAnswer))
+				}
+			})
+		}
+	})
+	t.Cleanup(func() { _ = listener.Close(); wg.Wait() })
+	return "https://" + listener.Addr().String(), roots, requests
 }
 
 // TestReplayGuard asks for the body again as net/http would.

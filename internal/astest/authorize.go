@@ -33,7 +33,7 @@ func (s *Server) authorize(rec *Request) *response {
 	}
 	if s.opts.WrongIss != "" {
 		params.Set("iss", s.opts.WrongIss)
-	} else if s.opts.IssParameter && !s.opts.OmitIss {
+	} else if !s.opts.NoIssParameter && !s.opts.OmitIss {
 		params.Set("iss", s.issuer())
 	}
 	switch {

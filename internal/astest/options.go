@@ -59,15 +59,13 @@ type Options struct {
 	// AuthorizeError is answered by the authorization endpoint, by redirect, in
 	// place of a code: "access_denied", "login_required".
 	AuthorizeError string
-	// OmitIss: no iss in authorization responses although metadata says so
-	// (RFC 9207). The metadata member follows IssParameter.
+	// NoIssParameter: metadata does not announce iss in authorization responses
+	// (RFC 9207), and none is sent.
+	NoIssParameter bool
+	// OmitIss: no iss is sent although metadata announces it.
 	OmitIss bool
 	// WrongIss is sent as iss in authorization responses.
 	WrongIss string
-	// IssParameter: the metadata announces, and responses carry, iss. New sets it
-	// unless NoIssParameter is set.
-	IssParameter   bool
-	NoIssParameter bool
 
 	AccessTokenLifetime  time.Duration // [5m]
 	IDTokenLifetime      time.Duration // [5m]
@@ -129,7 +127,6 @@ func (o Options) withDefaults() Options {
 	dur(&o.IDTokenLifetime, 5*time.Minute)
 	dur(&o.CodeLifetime, time.Minute)
 	dur(&o.Grace, 10*time.Second)
-	o.IssParameter = !o.NoIssParameter
 	o.Latency = maps.Clone(o.Latency)
 	if o.Latency == nil {
 		o.Latency = map[string]time.Duration{}
@@ -155,7 +152,7 @@ func (o *Options) metadata(issuer string, algs []string) map[string]any {
 		"subject_types_supported":               []string{"public"},
 		"id_token_signing_alg_values_supported": algs,
 	}
-	if o.IssParameter {
+	if !o.NoIssParameter {
 		doc["authorization_response_iss_parameter_supported"] = true
 	}
 	if o.MetadataDoc != nil {

@@ -248,6 +248,51 @@ func TestInMemoryHonoursContextAndFakeTime(t *testing.T) {
 	})
 }
 
+func TestResourceServerInMemory(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Options{AccessTokenLifetime: time.Minute, AccessTokenType: "opaque"})
+		rs := s.ResourceServer()
+		client := &http.Client{Transport: InMemory(rs)}
+		token := s.Issue("alice", "openid", "").AccessToken
+		call := func(authorization string) *http.Response {
+			r, err := http.NewRequest("POST", "https://api.test/x?y", strings.NewReader("12345"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if authorization != "" {
+				r.Header.Set("Authorization", authorization)
+			}
+			res, err := client.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return res
+		}
+		var answer ResourceAnswer
+		res := call("Bearer " + token)
+		err := json.NewDecoder(res.Body).Decode(&answer)
+		res.Body.Close()
+		if err != nil || answer.Subject != "alice" || answer.BodyBytes != 5 || answer.URL != "/x?y" || answer.Headers.Get("Authorization") != "" {
+			t.Errorf("%+v %v", answer, err)
+		}
+		time.Sleep(time.Minute)
+		for authorization, challenge := range map[string]string{
+			"": "Bearer", "Basic eA==": "Bearer",
+			"Bearer " + token: `Bearer error="invalid_token", error_description="expired or revoked"`,
+		} {
+			res := call(authorization)
+			res.Body.Close()
+			if res.StatusCode != 401 || res.Header.Get("WWW-Authenticate") != challenge {
+				t.Errorf("%q: %d %s", authorization, res.StatusCode, res.Header)
+			}
+		}
+		if list := rs.Requests(); len(list) != 4 || list[0].Token != token || list[0].Subject != "alice" {
+			t.Errorf("%+v", list)
+		}
+	})
+}
+
 func TestKeysVerify(t *testing.T) {
 	t.Parallel()
 	for _, alg := range []string{"RS256", "PS384", "ES256", "ES384", "ES512", "EdDSA"} {

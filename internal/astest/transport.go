@@ -23,16 +23,48 @@ func (s *Server) Transport() http.RoundTripper { return &memoryTransport{server:
 // HTTPClient returns a client over [Server.Transport].
 func (s *Server) HTTPClient() *http.Client { return &http.Client{Transport: s.Transport()} }
 
+// InMemory returns a round tripper that hands every request to h without sockets,
+// as [Server.Transport] does: for a [ResourceServer] in a synctest bubble.
+func InMemory(h http.Handler) http.RoundTripper { return handlerTransport{h} }
+
+type handlerTransport struct{ handler http.Handler }
+
+// RoundTrip implements [http.RoundTripper]. The request body is read whole.
+func (t handlerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := r.Context().Err(); err != nil {
+		if r.Body != nil {
+			_ = r.Body.Close()
+		}
+		return nil, err
+	}
+	data, err := readBody(r)
+	if err != nil {
+		return nil, err
+	}
+	return serveInMemory(r.Context(), t.handler, r, data)
+}
+
+// readBody reads a request's body whole and closes it.
+func readBody(r *http.Request) ([]byte, error) {
+	if r.Body == nil {
+		return nil, nil
+	}
+	defer r.Body.Close()
+	data, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, fmt.Errorf("reading the request body: %w", err)
+	}
+	return data, nil
+}
+
 type memoryTransport struct{ server *Server }
 
 // RoundTrip implements [http.RoundTripper]. The request body is read whole,
 // except when the server is down.
 func (t *memoryTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	body := r.Body
-	if body == nil {
-		body = http.NoBody
+	if r.Body != nil {
+		defer r.Body.Close()
 	}
-	defer body.Close()
 	ctx := r.Context()
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -46,9 +78,9 @@ func (t *memoryTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if down {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
 	}
-	data, err := io.ReadAll(body)
+	data, err := readBody(r)
 	if err != nil {
-		return nil, fmt.Errorf("reading the request body: %w", err)
+		return nil, err
 	}
 	return serveInMemory(ctx, t.server, r, data)
 }
@@ -103,7 +135,7 @@ func serveInMemory(ctx context.Context, handler http.Handler, r *http.Request, d
 		return nil, ctx.Err()
 	}
 	res := &http.Response{
-		Status: http.StatusText(w.status), StatusCode: w.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Status: fmt.Sprintf("%d %s", w.status, http.StatusText(w.status)), StatusCode: w.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: w.sent, Body: &memoryBody{PipeReader: reader, stop: stop, cancel: cancel}, ContentLength: -1, Request: r,
 	}
 	return res, nil
