@@ -232,7 +232,7 @@ func TestInvalidClientAndInvalidGrant(t *testing.T) {
 // token's life: no request fails. BenchmarkAcrossExpiries tells the latencies.
 func TestSteadyTrafficAcrossExpiries(t *testing.T) {
 	for name, o := range map[string]astest.Options{
-		"tokens of 2 s":                     {AccessTokenLifetime: 2 * time.Second},
+		"tokens of 2 s":                    {AccessTokenLifetime: 2 * time.Second},
 		"tokens of 5 s, 1 s for a refresh": {AccessTokenLifetime: 5 * time.Second, Latency: map[string]time.Duration{astest.Token: time.Second}},
 	} {
 		t.Run(name, func(t *testing.T) {
