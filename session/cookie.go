@@ -69,18 +69,21 @@ func (s *Site) cookie(name, value string, sameSite http.SameSite, maxAge int) *h
 // of the MAC: the cookie of another site, name or key is a forged one.
 func (s *Site) encodeTicket(k *ringKey, t ticket) (string, error) {
 	payload := append(t.id[:len(t.id):len(t.id)], t.secret[:]...)
-	value, err := k.cookieCodec().Encode(s.macName(k.id), payload)
+	value, err := k.cookie.Encode(s.macName(k.id), payload)
 	if err != nil {
 		return "", err
 	}
 	return base64.RawURLEncoding.EncodeToString(k.id[:]) + "." + value, nil
 }
 
-// cookieCodec signs and verifies session cookies of one name under this key.
-func (k *ringKey) cookieCodec() *securecookie.SecureCookie {
+// cookieCodec signs and verifies session cookies with one key. It is safe for
+// concurrent use.
+type cookieCodec struct{ *securecookie.SecureCookie }
+
+func newCookieCodec(macKey []byte) cookieCodec {
 	// No block key: the value is random, there is nothing to hide in it.
 	// No maximum age: the record decides how long a session lives.
-	return securecookie.New(k.cookie, nil).MaxAge(0).MaxLength(maxCookieValue).SetSerializer(securecookie.NopEncoder{})
+	return cookieCodec{securecookie.New(macKey, nil).MaxAge(0).MaxLength(maxCookieValue).SetSerializer(securecookie.NopEncoder{})}
 }
 
 func (s *Site) macName(id keyID) string {
@@ -112,7 +115,7 @@ func (s *Site) decodeTicket(ctx context.Context, keys *KeyRing, value string) (t
 		}
 	}
 	var payload []byte
-	if err := k.cookieCodec().Decode(s.macName(k.id), signed, &payload); err != nil || len(payload) != len(t.id)+len(t.secret) {
+	if err := k.cookie.Decode(s.macName(k.id), signed, &payload); err != nil || len(payload) != len(t.id)+len(t.secret) {
 		return t, false, nil
 	}
 	copy(t.id[:], payload)

@@ -108,7 +108,7 @@ type ringKey struct {
 	id     keyID
 	secret []byte
 	index  []byte
-	cookie []byte // MAC key of the session cookie
+	cookie cookieCodec // of the session cookie
 }
 
 func newRing(keys []RingKey) (*ring, error) {
@@ -128,7 +128,7 @@ func newRing(keys []RingKey) (*ring, error) {
 			id:     keyID(derive(key.Secret, nil, "bff key id", len(keyID{}))),
 			secret: key.Secret,
 			index:  root,
-			cookie: derive(key.Secret, nil, "bff session cookie", 32),
+			cookie: newCookieCodec(derive(key.Secret, nil, "bff session cookie", 32)),
 		})
 	}
 	return r, nil
