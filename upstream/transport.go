@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -214,11 +215,12 @@ func (g *Grant) outgoing(req *http.Request, token string) *http.Request {
 	return &o.request
 }
 
-// sendable reports whether a token can be a field value without ending it:
-// visible ASCII (RFC 6749 appendix A.12).
+// sendable reports whether a token can stand in a field value without ending it
+// or being two of them (RFC 6749 appendix A.12 allows visible characters alone;
+// the base transport refuses what is left of the others).
 func sendable(token string) bool {
-	for i := range len(token) {
-		if token[i] <= ' ' || token[i] > '~' {
+	for _, c := range []byte{'\n', '\r', 0, ' ', ','} {
+		if strings.IndexByte(token, c) >= 0 {
 			return false
 		}
 	}
