@@ -185,6 +185,9 @@ func TestRefreshedIDToken(t *testing.T) { // ID-18, C307, C311
 		"exp past":                  {m{"exp": now.Unix() - 600}, ErrIDToken},
 		"at_hash wrong":             {m{"at_hash": "x"}, ErrIDToken},
 	} {
+		if _, given := tc.change["auth_time"]; !given {
+			tc.change["auth_time"] = now.Unix()
+		}
 		_, err := c.VerifyRefreshedIDToken(t.Context(), idToken(as, tc.change), RefreshedIDTokenCheck{
 			Subject: "alice", Nonce: "n", AuthTime: now, AccessToken: "at",
 		})

@@ -29,6 +29,7 @@ import (
 type wire struct {
 	listener net.Listener
 	requests atomic.Int32
+	noticed  chan struct{} // gets a value when the client has noticed the end of a connection
 	wg       sync.WaitGroup
 }
 
@@ -39,7 +40,7 @@ func newWire(t *testing.T, serve func(w *wire, conn net.Conn, n int)) (*wire, *C
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{listener: listener}
+	w := &wire{listener: listener, noticed: make(chan struct{}, 10)}
 	w.wg.Go(func() {
 		for n := 0; ; n++ {
 			conn, err := listener.Accept()
@@ -79,6 +80,14 @@ func (w *wire) read(r *bufio.Reader) bool {
 	return true
 }
 
+// hangUp ends a connection that is idle, and waits until the client has ended it
+// too.
+func (w *wire) hangUp(conn net.Conn) {
+	_ = conn.(*net.TCPConn).CloseWrite()
+	_, _ = io.Copy(io.Discard, conn)
+	w.noticed <- struct{}{}
+}
+
 const okAnswer = `{"access_token":"at","token_type":"Bearer"}`
 
 func reply(conn net.Conn, header string) {
@@ -91,11 +100,12 @@ func reply(conn net.Conn, header string) {
 func TestRefreshTokenIsOnTheWireAtMostOnce(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
-		serve func(w *wire, conn net.Conn, n int)
-		warm  bool  // a good request first, so that the connection is a reused one
-		want  Class // of the second (or only) request; -1: ClassAmbiguous or ClassNotSent
-		ok    bool
-		seen  int32
+		serve  func(w *wire, conn net.Conn, n int)
+		warm   bool  // a good request first, so that the connection is a reused one
+		closes bool  // the server ends the idle connection after that
+		want   Class // of the second (or only) request; -1: ClassAmbiguous or ClassNotSent
+		ok     bool
+		seen   int32
 	}{
 		"closed at once": {
 			serve: func(_ *wire, _ net.Conn, _ int) {}, want: -1, // a matter of who is first
@@ -136,15 +146,17 @@ func TestRefreshTokenIsOnTheWireAtMostOnce(t *testing.T) {
 			serve: func(w *wire, conn net.Conn, _ int) {
 				if w.read(bufio.NewReader(conn)) {
 					reply(conn, "")
+					w.hangUp(conn)
 				}
-			}, warm: true, ok: true, seen: 2,
+			}, warm: true, closes: true, ok: true, seen: 2,
 		},
 		"server closes after each answer": {
 			serve: func(w *wire, conn net.Conn, _ int) {
 				if w.read(bufio.NewReader(conn)) {
 					reply(conn, "Connection: close\r\n")
+					w.hangUp(conn)
 				}
-			}, warm: true, ok: true, seen: 2,
+			}, warm: true, closes: true, ok: true, seen: 2,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -154,9 +166,11 @@ func TestRefreshTokenIsOnTheWireAtMostOnce(t *testing.T) {
 				if _, err := c.Refresh(t.Context(), RefreshRequest{RefreshToken: "rt"}); err != nil {
 					t.Fatal(err)
 				}
-				// The end of the connection needs a moment to be noticed; without it this
-				// would be the race that the idle timeout of NewTransport is for.
-				time.Sleep(50 * time.Millisecond)
+				if tc.closes {
+					// Without waiting, this would be the race that the idle timeout of
+					// NewTransport is for.
+					<-w.noticed
+				}
 			}
 			_, err := c.Refresh(t.Context(), RefreshRequest{RefreshToken: "rt"})
 			class := ClassOf(err)
@@ -166,7 +180,9 @@ func TestRefreshTokenIsOnTheWireAtMostOnce(t *testing.T) {
 			if tc.ok != (err == nil) || (err != nil && class != tc.want) {
 				t.Errorf("%v, class %v", err, ClassOf(err))
 			}
-			time.Sleep(20 * time.Millisecond)
+			c.http.CloseIdleConnections()
+			_ = w.listener.Close()
+			w.wg.Wait() // every connection has been read to its end
 			if got := w.requests.Load(); got != tc.seen {
 				t.Errorf("%d requests on the wire, not %d", got, tc.seen)
 			}
