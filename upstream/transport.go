@@ -216,10 +216,10 @@ func (g *Grant) outgoing(req *http.Request, token string) *http.Request {
 }
 
 // sendable reports whether a token can stand in a field value without ending it
-// or being two of them (RFC 6749 appendix A.12 allows visible characters alone;
-// the base transport refuses what is left of the others).
+// or looking like two words. (RFC 6749 appendix A.12 allows visible characters
+// alone; the base transport refuses what is left of the others.)
 func sendable(token string) bool {
-	for _, c := range []byte{'\n', '\r', 0, ' ', ','} {
+	for _, c := range []byte{'\n', '\r', 0, ' '} {
 		if strings.IndexByte(token, c) >= 0 {
 			return false
 		}

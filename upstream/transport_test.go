@@ -402,7 +402,7 @@ func TestTokenFails(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 	})
-	for _, token := range []string{"", "a b", "a\r\nX-Evil: 1", "a\x00", "a,b"} {
+	for _, token := range []string{"", "a b", "a\r\nX-Evil: 1", "a\x00"} {
 		_, err := never.RoundTrip(request(t.Context(), &Grant{Source: &staticSource{token}}, "GET", nil))
 		if !errors.Is(err, ErrTokenUnusable) || token != "" && strings.Contains(err.Error(), token) {
 			t.Errorf("token %q: %v", token, err)
