@@ -223,12 +223,7 @@ func (f *flight) land(o *opened, began time.Time, answer *oauth.TokenResponse) e
 	f.m.served.Store(time.Now().UnixNano())
 	fresh, err := f.m.successor(ctx, o, began, answer)
 	if err != nil {
-		f.m.cfg.Logger.Error("the answer to a refresh is not for this session", "session", f.s.key.short(), "error", err)
-		f.m.revokeLater(answer.RefreshToken, answer.AccessToken)
-		if endErr := f.s.end(ctx, ReasonRefreshToken); endErr != nil {
-			return endErr
-		}
-		return &EndedError{Reason: ReasonRefreshToken}
+		return f.unusable(ctx, answer, fmt.Errorf("the answer is not for this session: %w", err))
 	}
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		err := f.commit(ctx, o, fresh)
@@ -241,6 +236,13 @@ func (f *flight) land(o *opened, began time.Time, answer *oauth.TokenResponse) e
 			// Logged out meanwhile. Logout is final, so these must go too.
 			f.m.revokeLater(fresh.refresh, fresh.access)
 			return err
+		case errors.Is(err, ErrTooLarge) && fresh.id != o.tokens.id:
+			// Claims can be done without, the refresh token can not.
+			f.m.cfg.Logger.Warn("refreshed claims make the session record too large; the old ones stay", "session", f.s.key.short())
+			fresh.id, fresh.claims = o.tokens.id, o.tokens.claims
+			continue
+		case errors.Is(err, ErrTooLarge):
+			return f.unusable(ctx, answer, err)
 		case !errors.Is(err, ErrStoreUnavailable):
 			return unavailable(err)
 		}
@@ -250,6 +252,17 @@ func (f *flight) land(o *opened, began time.Time, answer *oauth.TokenResponse) e
 			return err
 		}
 	}
+}
+
+// unusable ends a session whose refresh token is spent for tokens that it cannot
+// take.
+func (f *flight) unusable(ctx context.Context, answer *oauth.TokenResponse, why error) error {
+	f.m.cfg.Logger.Error("refreshed tokens are of no use; the session ends", "session", f.s.key.short(), "error", why)
+	f.m.revokeLater(answer.RefreshToken, answer.AccessToken)
+	if err := f.s.end(ctx, ReasonRefreshToken); err != nil {
+		return err
+	}
+	return &EndedError{Reason: ReasonRefreshToken}
 }
 
 // commit is fenced by the generation: a moved one means that somebody else's

@@ -198,6 +198,8 @@ func (s *Session) change(ctx context.Context, edit func(o *opened, next *Record)
 		case errors.Is(err, ErrConflict):
 		case errors.Is(err, ErrNotFound):
 			return ErrNoSession
+		case errors.Is(err, ErrTooLarge):
+			return err
 		case err != nil:
 			return unavailable(err)
 		default:

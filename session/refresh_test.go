@@ -764,3 +764,42 @@ func TestOpaqueTokens(t *testing.T) {
 		b.refreshes(0)
 	})
 }
+
+// H105: claims, or tokens, that grow beyond what a record takes.
+func TestTokensTooLargeToStore(t *testing.T) {
+	t.Run("claims", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Second})
+			br := browser{}
+			b.login(br)
+			b.as.Configure(func(o *astest.Options) { o.Claims = map[string]any{"groups": strings.Repeat("x", 40<<10)} })
+			time.Sleep(10 * time.Second)
+			b.mustToken(br)
+			s, err := b.open(br)
+			if err != nil || s.Claims()["groups"] != nil || s.Claims()["sub"] != "alice" {
+				t.Errorf("claims %v, %v", s, err)
+			}
+			time.Sleep(10 * time.Second)
+			b.mustToken(br)
+			b.refreshes(2)
+		})
+	})
+	t.Run("access token", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Second})
+			br := browser{}
+			b.login(br)
+			b.as.Configure(func(o *astest.Options) {
+				o.AccessTokenClaims = func(_, c map[string]any) { c["groups"] = strings.Repeat("x", 60<<10) }
+			})
+			time.Sleep(10 * time.Second)
+			b.ended(br, session.ReasonRefreshToken)
+		})
+	})
+	t.Run("at login", func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenClaims: func(_, c map[string]any) { c["groups"] = strings.Repeat("x", 60<<10) }})
+		br := browser{}
+		_, err := b.finish(br, b.begin(br))
+		wantKind(t, err, session.LoginFailed)
+	})
+}
