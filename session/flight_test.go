@@ -1,0 +1,351 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddy-bff/caddy-bff/internal/astest"
+	"github.com/caddy-bff/caddy-bff/session"
+)
+
+// RF-07, DESIGN 6.8: the answer is lost on the way.
+func TestLostAnswer(t *testing.T) {
+	t.Run("grace: asked again at once", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Second, Rotation: astest.RotateGrace},
+				func(c *session.Config) { c.Rotation = session.RotationGrace })
+			br := browser{}
+			b.login(br)
+			time.Sleep(9500 * time.Millisecond)
+			b.as.Script(astest.Token, astest.Answer{CutReply: true})
+			b.mustToken(br)
+			synctest.Wait()
+			time.Sleep(time.Second)
+			b.mustToken(br)
+			b.refreshes(2)
+		})
+	})
+	t.Run("strict: not while the token lives, then once", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Second})
+			br := browser{}
+			b.login(br)
+			time.Sleep(9 * time.Second)
+			b.as.Script(astest.Token, astest.Answer{Cut: true}) // before it acted
+			b.mustToken(br)
+			synctest.Wait()
+			b.refreshes(1)
+			time.Sleep(2 * time.Second)
+			b.mustToken(br)
+			b.refreshes(2)
+		})
+	})
+	t.Run("strict and really spent: a clean end", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Second})
+			br := browser{}
+			b.login(br)
+			time.Sleep(10 * time.Second)
+			b.as.Script(astest.Token, astest.Answer{CutReply: true})
+			b.ended(br, session.ReasonRefreshToken)
+			if n := len(b.as.RefreshRequests()); n != 2 {
+				t.Errorf("%d refresh requests", n)
+			}
+		})
+	})
+	t.Run("nothing was sent: no harm", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Second})
+			br := browser{}
+			b.login(br)
+			time.Sleep(10 * time.Second)
+			b.as.SetDown(true)
+			if _, err := b.token(br); err == nil {
+				t.Fatal("got a token from nowhere")
+			}
+			b.as.SetDown(false)
+			time.Sleep(2 * time.Second)
+			b.mustToken(br)
+			b.refreshes(1)
+		})
+	})
+}
+
+// RF-14, F108, A414: logout at each step of a refresh is final, and what the
+// refresh obtained is revoked.
+func TestLogoutDuringRefresh(t *testing.T) {
+	for name, tc := range map[string]struct {
+		answer      astest.Answer
+		revocations int
+	}{
+		"before the server acts": {astest.Answer{Delay: time.Second}, 1},
+		"after it has acted":     {astest.Answer{DelayReply: time.Second}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Second})
+				br := browser{}
+				s := b.login(br)
+				b.as.Script(astest.Token, tc.answer)
+				time.Sleep(10 * time.Second)
+				done := make(chan error)
+				go func() {
+					_, err := b.token(br)
+					done <- err
+				}()
+				synctest.Wait()
+				if _, err := s.Logout(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				var ended *session.EndedError
+				if err := <-done; !errors.As(err, &ended) || ended.Reason != session.ReasonLoggedOut {
+					t.Errorf("the waiter got %v", err)
+				}
+				b.ended(br, session.ReasonLoggedOut)
+				time.Sleep(5 * time.Second)
+				revoked := b.as.Requests(astest.Revoke)
+				if len(revoked) != tc.revocations {
+					t.Errorf("%d revocations, want %d", len(revoked), tc.revocations)
+				}
+				for _, r := range append(b.as.RefreshRequests(), revoked...) {
+					if b.as.RefreshTokenLive(r.Token) {
+						t.Error("a refresh token is alive")
+					}
+				}
+			})
+		})
+	}
+}
+
+// RF-01, RF-15, TK-11: the store fails between the answer and the commit. The
+// tokens are not lost, and the refresh token is not presented again.
+func TestStoreFailsAtCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Second})
+		br := browser{}
+		b.login(br)
+		time.Sleep(10 * time.Second)
+		failures := 0
+		b.store.onReplace(func(old, next *session.Record) error {
+			if next.Gen > old.Gen && failures < 20 {
+				failures++
+				return session.ErrStoreUnavailable
+			}
+			return nil
+		})
+		if _, err := b.token(br); err == nil {
+			t.Error("got a token that is not stored")
+		}
+		time.Sleep(time.Minute)
+		b.mustToken(br)
+		if failures != 20 {
+			t.Errorf("%d commits failed", failures)
+		}
+		b.refreshes(2) // the stored one has run out meanwhile; no token was used twice
+	})
+}
+
+// DESIGN 6.3: no permission of the store, no call.
+func TestNoCallWithoutIntent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Second})
+		br := browser{}
+		b.login(br)
+		time.Sleep(10 * time.Second)
+		b.store.onReplace(func(_, _ *session.Record) error { return errors.New("disk full") })
+		for range 10 {
+			if _, err := b.token(br); !errors.Is(err, session.ErrStoreUnavailable) {
+				t.Fatal(err)
+			}
+		}
+		b.refreshes(0)
+		b.store.onReplace(nil)
+		b.mustToken(br)
+		b.refreshes(1)
+	})
+}
+
+// F303 without Caddy: the managers of two configurations share the flight.
+func TestReloadSharesTheFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Second})
+		br := browser{}
+		b.login(br)
+		b.as.Configure(func(o *astest.Options) { o.Latency[astest.Token] = time.Second })
+		time.Sleep(10 * time.Second)
+		old := b.m
+		next := b.manager()
+		together(100, func(i int) {
+			m := old
+			if i%2 == 0 {
+				m = next
+			}
+			s, err := m.Open(t.Context(), m.Site(origin), br.request())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err := s.Token(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+		b.refreshes(1)
+	})
+}
+
+// F301: the process died while it refreshed. With a store of one process the
+// attempt is known to be dead.
+func TestCrashDuringRefresh(t *testing.T) {
+	for name, cut := range map[string]astest.Answer{"before the server acted": {Cut: true}, "grace": {CutReply: true}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Second, Rotation: astest.RotateGrace})
+				br := browser{}
+				b.login(br)
+				time.Sleep(9 * time.Second)
+				// The process "dies" as soon as the request is out: nothing
+				// that it does afterwards reaches the store.
+				b.as.Script(astest.Token, cut)
+				b.store.onReplace(func(old, _ *session.Record) error {
+					if old.Attempt != nil {
+						return errors.New("dead")
+					}
+					return nil
+				})
+				b.mustToken(br)
+				synctest.Wait()
+				b.store.onReplace(nil)
+				after := newInstance(t, b.as, b.store)
+				time.Sleep(time.Second)
+				after.mustToken(br)
+				if n := len(b.as.RefreshRequests()); n != 2 {
+					t.Errorf("%d refresh requests", n)
+				}
+				if !strings.Contains(after.log.String(), "taking over") {
+					t.Error("the takeover is not in the log")
+				}
+			})
+		})
+	}
+}
+
+// RF-03, F103, F105: two instances on one store refresh once, however slow the
+// server; and the attempt of a dead one is taken over after a standing lease.
+func TestTwoInstances(t *testing.T) {
+	for _, latency := range []time.Duration{100 * time.Millisecond, 9 * time.Second} {
+		t.Run(latency.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newBench(t, astest.Options{AccessTokenLifetime: time.Minute})
+				a.store.exclusive = false
+				b := newInstance(t, a.as, a.store)
+				br := browser{}
+				a.login(br)
+				time.Sleep(time.Minute)
+				a.as.Configure(func(o *astest.Options) { o.Latency[astest.Token] = latency })
+				together(200, func(i int) {
+					if _, err := []*bench{a, b}[i%2].token(br); err != nil {
+						t.Error(err)
+					}
+				})
+				a.refreshes(1)
+			})
+		})
+	}
+	t.Run("one dies", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			a := newBench(t, astest.Options{AccessTokenLifetime: time.Minute})
+			a.store.exclusive = false
+			br := browser{}
+			a.login(br)
+			dying := &faultyStore{Store: a.store.Store}
+			dead := newInstance(t, a.as, dying)
+			a.as.Script(astest.Token, astest.Answer{Cut: true})
+			dying.onReplace(func(old, _ *session.Record) error {
+				if old.Attempt != nil {
+					return errors.New("dead")
+				}
+				return nil
+			})
+			time.Sleep(59 * time.Second)
+			dead.mustToken(br)
+			synctest.Wait()
+			time.Sleep(2 * time.Second)
+			began := time.Now()
+			for {
+				if _, err := a.token(br); err == nil {
+					break
+				}
+			}
+			if d := time.Since(began); d < 15*time.Second || d > 17*time.Second {
+				t.Errorf("taken over after %v", d)
+			}
+			if n := len(a.as.RefreshRequests()); n != 2 {
+				t.Errorf("%d refresh requests", n)
+			}
+		})
+	})
+}
+
+// C311, ID-18: a refresh that brings somebody else's ID token.
+func TestSubjectChangedAtRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Second, IDTokenClaims: func(grant string, c map[string]any) {
+			if grant == "refresh_token" {
+				c["sub"] = "mallory"
+			}
+		}})
+		br := browser{}
+		b.login(br)
+		time.Sleep(10 * time.Second)
+		b.ended(br, session.ReasonRefreshToken)
+		time.Sleep(time.Second)
+		if b.as.Count(astest.Revoke) == 0 {
+			t.Error("the tokens of somebody else were kept alive")
+		}
+	})
+}
+
+// H105: claims, or tokens, that grow beyond what a record takes.
+func TestTokensTooLargeToStore(t *testing.T) {
+	t.Run("claims", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Second})
+			br := browser{}
+			b.login(br)
+			b.as.Configure(func(o *astest.Options) { o.Claims = map[string]any{"groups": strings.Repeat("x", 40<<10)} })
+			time.Sleep(10 * time.Second)
+			b.mustToken(br)
+			s, err := b.open(br)
+			if err != nil || s.Claims()["groups"] != nil || s.Claims()["sub"] != "alice" {
+				t.Errorf("claims %v, %v", s, err)
+			}
+			time.Sleep(10 * time.Second)
+			b.mustToken(br)
+			b.refreshes(2)
+		})
+	})
+	t.Run("access token", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Second})
+			br := browser{}
+			b.login(br)
+			b.as.Configure(func(o *astest.Options) {
+				o.AccessTokenClaims = func(_, c map[string]any) { c["groups"] = strings.Repeat("x", 60<<10) }
+			})
+			time.Sleep(10 * time.Second)
+			b.ended(br, session.ReasonRefreshToken)
+		})
+	})
+	t.Run("at login", func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenClaims: func(_, c map[string]any) { c["groups"] = strings.Repeat("x", 60<<10) }})
+		br := browser{}
+		_, err := b.finish(br, b.begin(br))
+		wantKind(t, err, session.LoginFailed)
+	})
+}
