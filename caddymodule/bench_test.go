@@ -303,3 +303,18 @@ func adaptTB(t testing.TB, config string) []byte {
 	}
 	return bytes.Clone(out)
 }
+
+// waitABit is for conditions that nobody announces.
+func waitABit() { time.Sleep(50 * time.Millisecond) }
+
+// newGate is a resource server that holds each request until it may leave.
+func newGate(t testing.TB, entered chan<- struct{}, leave <-chan struct{}) (address string) {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		entered <- struct{}{}
+		<-leave
+		w.WriteHeader(http.StatusOK)
+	}))
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().String()
+}

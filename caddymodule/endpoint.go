@@ -52,6 +52,10 @@ var endpoints = map[string]map[string]endpoint{
 
 // serveEndpoint answers whatever was asked below the base path.
 func (hd *handle) serveEndpoint(w http.ResponseWriter, r *http.Request, name string) error {
+	// First of all: whatever becomes of the request, its address stays hidden.
+	if name == "callback" || name == "logout/callback" {
+		hd.hideAddress(r)
+	}
 	if hd.siteErr != nil {
 		return hd.fail(w, r, hd.siteErr)
 	}
@@ -72,9 +76,6 @@ func (hd *handle) serveEndpoint(w http.ResponseWriter, r *http.Request, name str
 	e, ok := methods[method]
 	if !ok {
 		return hd.fail(w, r, &httpError{code: codeMethodNotAllowed, allow: allowed(methods)})
-	}
-	if name == "callback" || name == "logout/callback" {
-		hd.hideAddress(r)
 	}
 	if !e.arrival && hd.reloadable(r) {
 		if e.csrf == csrfStrict {

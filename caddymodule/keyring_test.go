@@ -1,0 +1,97 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package caddymodule
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/caddyserver/certmagic"
+
+	"github.com/caddy-bff/caddy-bff/session"
+)
+
+// Instances that start together agree on one ring, and find it again.
+func TestStoredRingIsMadeOnce(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var wg sync.WaitGroup
+	rings := make([][]session.RingKey, 3)
+	for i := range rings {
+		wg.Go(func() {
+			keys, err := (&storedRing{first: &certmagic.FileStorage{Path: dir}}).LoadRing(t.Context())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			rings[i] = keys
+		})
+	}
+	wg.Wait()
+	for _, r := range rings {
+		if len(r) != 1 || len(r[0].Secret) != session.MinKeySize || !bytes.Equal(r[0].Secret, rings[0][0].Secret) {
+			t.Fatalf("rings differ: %d", len(r))
+		}
+	}
+}
+
+// A ring that cannot be read is never replaced: that would sign everybody out.
+func TestStoredRingThatIsNone(t *testing.T) {
+	t.Parallel()
+	for _, content := range []string{"", "{", `{"version":2,"keys":[{"secret":"x"}]}`, `{"version":1,"keys":[]}`, `{"version":1,"keys":"canary"}`} {
+		dir := t.TempDir()
+		file := filepath.Join(dir, "bff", "key_ring.json")
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := (&storedRing{first: &certmagic.FileStorage{Path: dir}}).LoadRing(t.Context())
+		if err == nil {
+			t.Errorf("%q: no error", content)
+		} else if bytes.Contains([]byte(err.Error()), []byte("canary")) {
+			t.Errorf("%q: quoted: %v", content, err)
+		}
+		if after, err := os.ReadFile(file); err != nil || string(after) != content {
+			t.Errorf("%q became %q, %v", content, after, err)
+		}
+	}
+}
+
+// The storage of the newest configuration that runs is the one that counts.
+func TestStoredRingFollowsTheConfiguration(t *testing.T) {
+	t.Parallel()
+	bad := failingStorage{}
+	good := &certmagic.FileStorage{Path: t.TempDir()}
+	k := &storedRing{first: bad}
+	if _, err := k.LoadRing(t.Context()); !errors.Is(err, errFailing) {
+		t.Errorf("first: %v", err)
+	}
+	removeGood := k.use(good)
+	removeBad := k.use(bad)
+	if _, err := k.LoadRing(t.Context()); !errors.Is(err, errFailing) {
+		t.Errorf("newest: %v", err)
+	}
+	removeBad()
+	removeBad() // a second time is nothing
+	if _, err := k.LoadRing(t.Context()); err != nil {
+		t.Errorf("the one before: %v", err)
+	}
+	removeGood()
+	if _, err := k.LoadRing(t.Context()); !errors.Is(err, errFailing) {
+		t.Errorf("none: %v", err)
+	}
+}
+
+var errFailing = errors.New("storage is out")
+
+type failingStorage struct{ certmagic.Storage }
+
+func (failingStorage) Load(context.Context, string) ([]byte, error) { return nil, errFailing }
