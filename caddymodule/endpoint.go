@@ -59,6 +59,9 @@ func (hd *handle) serveEndpoint(w http.ResponseWriter, r *http.Request, name str
 	if hd.siteErr != nil {
 		return hd.fail(w, r, hd.siteErr)
 	}
+	if earlyData(r) && name != "client.js" && name != "session" {
+		return hd.fail(w, r, errEarlyData)
+	}
 	methods, ok := endpoints[name]
 	if !ok {
 		return hd.fail(w, r, &httpError{code: codeNotFound})

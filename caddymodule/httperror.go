@@ -41,6 +41,7 @@ const (
 	codeNotFound           = "not_found"
 	codeMethodNotAllowed   = "method_not_allowed"
 	codeBodyTooLarge       = "body_too_large"
+	codeTooEarly           = "too_early"
 )
 
 // problemType is what the `type` member of a problem begins with (RFC 9457).
@@ -72,6 +73,7 @@ var problems = map[string]struct {
 	codeHTTPSRequired:      {400, "Secure connection required", "Signing in needs https. Plain http works on loopback addresses only.", false},
 	codeNotFound:           {404, "Not found", "There is nothing at this address.", false},
 	codeMethodNotAllowed:   {405, "Method not allowed", "This address does not work this way.", false},
+	codeTooEarly:           {425, "Too early", "Please try again.", false},
 	codeBodyTooLarge:       {413, "Request too large", "The request is larger than this address takes.", false},
 }
 

@@ -251,6 +251,8 @@ func (p *Protect) admit(hd *handle, r *http.Request) (*session.Session, error) {
 	}
 	upgrade := webSocket(r)
 	switch {
+	case earlyData(r) && (upgrade || !repeatable(r.Method)):
+		return nil, errEarlyData
 	case r.Method == http.MethodConnect && !upgrade:
 		return nil, &httpError{code: codeMethodNotAllowed, err: errors.New("CONNECT that is no WebSocket")}
 	case upgrade && !hd.from.webSocketAccepted(r):
