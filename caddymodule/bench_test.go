@@ -6,6 +6,7 @@ package caddymodule
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -223,6 +225,11 @@ func (c *browser) do(method, target string, body string, header ...string) *answ
 func (c *browser) send(r *http.Request) *answer {
 	c.t.Helper()
 	resp, err := c.client.Do(r)
+	if errors.Is(err, syscall.ECONNRESET) && r.Body == nil {
+		// The connection was waiting at the listener of a configuration that
+		// has just gone away.
+		resp, err = c.client.Do(r)
+	}
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -132,11 +132,18 @@ func TestLoginInSeveralTabs(t *testing.T) {
 	if len(c.jar) > 5 {
 		t.Errorf("%d login cookies", len(c.jar))
 	}
-	for i := len(tabs) - 1; i >= len(tabs)-5; i-- {
-		a := c.get(c.authorize(tabs[i]), with(arrive, "Sec-Fetch-Site", "-")[2:]...)
-		if a.StatusCode != http.StatusSeeOther || a.location() != "/after" {
+	// Those whose cookie is still there end signed in, whichever comes first.
+	done := 0
+	for i := len(tabs) - 1; i >= 0; i-- {
+		switch a := c.get(c.authorize(tabs[i]), navigate...); {
+		case a.StatusCode == http.StatusSeeOther && a.location() == "/after":
+			done++
+		case a.StatusCode != http.StatusBadRequest:
 			t.Errorf("tab %d: %d %s", i, a.StatusCode, a.location())
 		}
+	}
+	if done != 5 {
+		t.Errorf("%d of 8 logins succeeded, want 5", done)
 	}
 	if got := c.get("/bff/session", script...).json(t)["authenticated"]; got != true {
 		t.Error("not signed in")
