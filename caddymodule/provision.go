@@ -289,7 +289,7 @@ func (h *Handler) newManager(secret *configSecret, roots *x509.CertPool) (*sessi
 		Backend: h.app.backend, Ring: h.app.ring, Client: client,
 		Issuer: h.Issuer, ClientID: h.ClientID, Name: h.Name, SameSite: sameSite,
 		IdleTimeout: time.Duration(h.Session.IdleTimeout), Lifetime: time.Duration(h.Session.Lifetime),
-		RefreshBefore: time.Duration(h.Refresh.Before), Rotation: session.Rotation(h.Refresh.Rotation),
+		RefreshBefore: time.Duration(h.Refresh.Before), Rotation: session.Rotation(h.Refresh.Rotation), RotationGrace: time.Duration(h.Refresh.RotationGrace),
 		Validate:        oauth.ValidateMode(h.AccessToken.Validate),
 		KeepTokensAtEnd: h.Logout.Revoke == "off", IDTokenHint: session.IDTokenHint(h.Logout.IDTokenHint),
 		Logger: processLog,

@@ -167,13 +167,16 @@ func (f *flight) changeAttempt(ctx context.Context, o *opened, edit func(*Attemp
 // token has run out and nothing is left to lose.
 func (f *flight) call(ctx context.Context, o *opened) (*oauth.TokenResponse, error) {
 	request := oauth.RefreshRequest{RefreshToken: o.tokens.refresh}
+	began := time.Now()
 	answer, err := f.m.cfg.Client.Refresh(ctx, request)
 	if err == nil || oauth.ClassOf(err) != oauth.ClassAmbiguous || o.rec.Attempt.Takeover {
 		return answer, err
 	}
 	end := o.tokens.expiry()
 	spent := !end.IsZero() && !time.Now().Before(end)
-	if f.m.cfg.Rotation != RotationNone && f.m.cfg.Rotation != RotationGrace && !spent {
+	harmless := f.m.cfg.Rotation == RotationNone ||
+		f.m.cfg.Rotation == RotationGrace && time.Since(began) < f.m.cfg.RotationGrace
+	if !harmless && !spent {
 		return nil, err
 	}
 	if markErr := f.changeAttempt(ctx, o, func(a *Attempt) *Attempt { a.Takeover = true; return a }); markErr != nil {

@@ -19,7 +19,7 @@ func TestLostAnswer(t *testing.T) {
 	t.Run("grace: asked again at once", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Second, Rotation: astest.RotateGrace},
-				func(c *session.Config) { c.Rotation = session.RotationGrace })
+				func(c *session.Config) { c.Rotation, c.RotationGrace = session.RotationGrace, 5*time.Second })
 			br := browser{}
 			b.login(br)
 			time.Sleep(9500 * time.Millisecond)
@@ -29,6 +29,19 @@ func TestLostAnswer(t *testing.T) {
 			time.Sleep(time.Second)
 			b.mustToken(br)
 			b.refreshes(2)
+		})
+	})
+	t.Run("grace that is over: not while the token lives", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, astest.Options{AccessTokenLifetime: time.Minute, Rotation: astest.RotateGrace},
+				func(c *session.Config) { c.Rotation, c.RotationGrace = session.RotationGrace, 5*time.Second })
+			br := browser{}
+			b.login(br)
+			time.Sleep(50 * time.Second)
+			b.as.Script(astest.Token, astest.Answer{DelayReply: 6 * time.Second, CutReply: true})
+			b.mustToken(br)
+			time.Sleep(7 * time.Second)
+			b.refreshes(1)
 		})
 	})
 	t.Run("strict: not while the token lives, then once", func(t *testing.T) {

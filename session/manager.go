@@ -51,6 +51,9 @@ type Config struct {
 	// Rotation says what the authorization server does to a refresh token that
 	// was used. Default: RotationAuto.
 	Rotation Rotation
+	// RotationGrace is how long after its first use a refresh token still works,
+	// with the policy grace. Required there.
+	RotationGrace time.Duration
 	// Validate says how an access token is judged. Default: auto.
 	Validate oauth.ValidateMode
 	// KeepTokensAtEnd leaves out the revocation (RFC 7009) of the refresh token
@@ -116,7 +119,11 @@ func NewManager(cfg Config) (*Manager, error) {
 	switch cfg.Rotation {
 	case "":
 		cfg.Rotation = RotationAuto
-	case RotationAuto, RotationNone, RotationStrict, RotationGrace:
+	case RotationAuto, RotationNone, RotationStrict:
+	case RotationGrace:
+		if cfg.RotationGrace <= 0 {
+			return nil, errors.New("session: rotation grace needs its duration")
+		}
 	default:
 		return nil, fmt.Errorf("session: unknown rotation policy %q", cfg.Rotation)
 	}
