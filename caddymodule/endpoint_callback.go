@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 
+	"github.com/caddy-bff/caddy-bff/internal/returnurl"
 	"github.com/caddy-bff/caddy-bff/session"
 )
 
@@ -75,7 +76,7 @@ func (hd *handle) loginFailed(w http.ResponseWriter, r *http.Request, err error)
 		return hd.redirectAway(w, r, http.StatusSeeOther, start.AuthorizationURL)
 	case e.Kind == session.LoginRefused && slices.Contains(silentErrors, e.Code):
 		setCookies(w, e.Cookies)
-		return hd.redirect(w, r, http.StatusSeeOther, withParameter(orRoot(e.ReturnTo), bffErrorParam, e.Code))
+		return hd.redirect(w, r, http.StatusSeeOther, returnurl.WithParameter(orRoot(e.ReturnTo), bffErrorParam, e.Code))
 	}
 	setCookies(w, e.Cookies)
 	return hd.fail(w, r, e)

@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/caddy-bff/caddy-bff/internal/returnurl"
 	"github.com/caddy-bff/caddy-bff/session"
 )
 
@@ -97,7 +98,7 @@ type Handler struct {
 	ErrorPages string `json:"error_pages,omitempty"`
 
 	publicOrigin        string
-	returnURLs          returnURLs
+	returnURLs          returnurl.Rules
 	trustedOrigins      []string
 	csrfName, csrfValue string
 	claims              map[string]bool // nil: all
@@ -212,7 +213,7 @@ func (h *Handler) endpoint(hd *handle) (name string, ours bool) {
 	}
 	if strings.ContainsAny(p, "%;") || strings.Contains(p, "//") || strings.Contains(p, "/.") {
 		decoded, _, _ := strings.Cut(hd.url.Path, ";")
-		if below(path.Clean("/"+decoded), h.BasePath) {
+		if returnurl.Below(path.Clean("/"+decoded), h.BasePath) {
 			return "", true
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddy-bff/caddy-bff/internal/returnurl"
 	"github.com/caddy-bff/caddy-bff/oauth"
 	"github.com/caddy-bff/caddy-bff/session"
 )
@@ -128,7 +129,7 @@ func asHTTPError(err error) *httpError {
 		return &httpError{code: codeServerUnavailable, retryAfter: unavailable.RetryAfter, err: err}
 	case errors.Is(err, session.ErrTokenUnavailable):
 		return &httpError{code: codeTokenUnavailable, err: err}
-	case errors.Is(err, errReturnURL):
+	case errors.Is(err, returnurl.ErrRefused):
 		return &httpError{code: codeInvalidReturnURL, err: err}
 	case errors.Is(err, errPlainHTTP):
 		return &httpError{code: codeHTTPSRequired, err: err}

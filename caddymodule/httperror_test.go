@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-bff/caddy-bff/internal/returnurl"
 	"github.com/caddy-bff/caddy-bff/oauth"
 	"github.com/caddy-bff/caddy-bff/session"
 )
@@ -38,7 +39,7 @@ func TestErrorMapping(t *testing.T) {
 		"server out":        {&session.UnavailableError{RetryAfter: time.Second, Err: errors.New("x")}, codeServerUnavailable, 503},
 		"token unavailable": {session.ErrTokenUnavailable, codeTokenUnavailable, 502},
 		"rate limited":      {&session.RateLimitedError{RetryAfter: time.Second}, codeRateLimited, 429},
-		"return URL":        {errReturnURL, codeInvalidReturnURL, 400},
+		"return URL":        {returnurl.ErrRefused, codeInvalidReturnURL, 400},
 		"plain http":        {errPlainHTTP, codeHTTPSRequired, 400},
 		"host":              {errHost, codeInvalidParameter, 400},
 		"our own":           {&httpError{code: codeForbidden}, codeForbidden, 403},

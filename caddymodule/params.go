@@ -11,6 +11,11 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/caddy-bff/caddy-bff/internal/returnurl"
+	"github.com/caddy-bff/caddy-bff/session"
 )
 
 const (
@@ -138,8 +143,14 @@ func (hd *handle) returnTo(params url.Values, byDefault string) (string, error) 
 	if !given {
 		return byDefault, nil
 	}
-	return hd.bff.returnURLs.parse(raw)
+	return hd.bff.returnURLs.Parse(raw)
 }
+
+// notGraphic covers control characters and those that are not seen.
+func notGraphic(r rune) bool { return !unicode.IsGraphic(r) }
+
+// A return URL that is accepted is one that a login can carry.
+var _ [session.MaxReturnTo - returnurl.MaxBytes]struct{}
 
 // passOn picks the parameters that go on to the authorization server.
 func (h *Handler) passOn(params url.Values) (url.Values, error) {
@@ -149,7 +160,7 @@ func (h *Handler) passOn(params url.Values) (url.Values, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(v) > maxParamValue || strings.ContainsFunc(v, isControl) {
+		if len(v) > maxParamValue || !utf8.ValidString(v) || strings.ContainsFunc(v, notGraphic) {
 			return nil, badParameter(name + " is not acceptable")
 		}
 		if v != "" {

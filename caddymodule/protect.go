@@ -196,7 +196,7 @@ func (p *Protect) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return caddyhttp.Error(http.StatusInternalServerError, errNoBFF)
 	}
 	if documentRequest(r) {
-		if returnTo, err := hd.bff.returnURLs.parse(hd.url.RequestURI()); err == nil {
+		if returnTo, err := hd.bff.returnURLs.Parse(hd.url.RequestURI()); err == nil {
 			hd.pageURL = returnTo
 		}
 	}

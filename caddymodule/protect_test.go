@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/caddy-bff/caddy-bff/internal/astest"
+	"github.com/caddy-bff/caddy-bff/internal/returnurl"
 )
 
 const modesSite = `
@@ -91,7 +92,7 @@ func TestUnauthenticated(t *testing.T) {
 		"auto, bearer":             {"GET", "/auto", []string{"Authorization", "Bearer x"}, 401, ""},
 		"auto, form":               {"POST", "/auto", navigate, 401, ""},
 		"auto, image":              {"GET", "/auto", []string{"Sec-Fetch-Dest", "image", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Site", "same-origin"}, 401, ""},
-		"auto, long address":       {"GET", "/auto/" + strings.Repeat("a", maxReturnURL), navigate, 302, "/bff/login"},
+		"auto, long address":       {"GET", "/auto/" + strings.Repeat("a", returnurl.MaxBytes), navigate, 302, "/bff/login"},
 		"401, document":            {"GET", "/401", navigate, 401, ""},
 		"401, fetch":               {"GET", "/401", script, 401, ""},
 		"login, fetch":             {"GET", "/login", script, 302, "/bff/login"},

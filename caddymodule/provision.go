@@ -188,7 +188,7 @@ func (h *Handler) checkOrigins() error {
 		in     []string
 		out    *[]string
 	}{
-		{"return_origins", h.ReturnOrigins, &h.returnURLs.origins},
+		{"return_origins", h.ReturnOrigins, &h.returnURLs.Origins},
 		{"trusted_origins", h.TrustedOrigins, &h.trustedOrigins},
 	} {
 		*list.out = nil
@@ -204,13 +204,13 @@ func (h *Handler) checkOrigins() error {
 }
 
 func (h *Handler) checkPaths() error {
-	h.returnURLs.basePath = "\x00" // nothing is below it, yet
-	base, err := h.returnURLs.parse(h.BasePath)
+	h.returnURLs.BasePath = "" // it is looked at itself first
+	base, err := h.returnURLs.Parse(h.BasePath)
 	if err != nil || base != h.BasePath || len(base) < 2 || strings.HasSuffix(base, "/") || strings.ContainsAny(base, "?#%") {
 		return fmt.Errorf("base_path is %q, should be a plain path such as /bff", h.BasePath)
 	}
-	h.returnURLs.basePath = h.BasePath
-	if h.afterLogout, err = h.returnURLs.parse(h.Logout.ReturnTo); err != nil {
+	h.returnURLs.BasePath = h.BasePath
+	if h.afterLogout, err = h.returnURLs.Parse(h.Logout.ReturnTo); err != nil {
 		return fmt.Errorf("logout return_to %q: %w", h.Logout.ReturnTo, err)
 	}
 	h.csrfName, h.csrfValue = http.CanonicalHeaderKey(h.CSRFHeader.Name), h.CSRFHeader.Value

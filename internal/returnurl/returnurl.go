@@ -1,7 +1,10 @@
 // Copyright the caddy-bff authors
 // SPDX-License-Identifier: Apache-2.0
 
-package caddymodule
+// Package returnurl decides where a browser may be sent after login or logout,
+// which is what keeps a gateway from being an open redirector (RFC 9700
+// section 4.11).
+package returnurl
 
 import (
 	"errors"
@@ -9,37 +12,40 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/caddy-bff/caddy-bff/session"
 )
 
-// maxReturnURL bounds a return URL, in bytes, before and after it was rebuilt:
-// it travels in a sealed cookie beside the login's other values.
-const maxReturnURL = session.MaxReturnTo
+// MaxBytes bounds a return URL, before and after it was rebuilt: it travels in a
+// sealed cookie beside the login's other values.
+const MaxBytes = 2048
 
-// errReturnURL is the one answer to every return URL that is refused. The
-// reason is not told: nobody with honest intentions needs it.
-var errReturnURL = errors.New("return URL is not acceptable")
+// ErrRefused is the one answer to every return URL that is refused. The reason
+// is not told: nobody with honest intentions needs it.
+var ErrRefused = errors.New("return URL is not acceptable")
 
-// returnURLs decides where a browser may be sent after login or logout.
-type returnURLs struct {
-	basePath string   // of our endpoints, which are no place to return to
-	origins  []string // further origins, "https://other.example.com"
+// Rules say which return URLs are acceptable. They are safe for concurrent use.
+type Rules struct {
+	// BasePath is that of the gateway's endpoints, which are no place to return
+	// to. Empty: there are none.
+	BasePath string
+	// Origins are those that an absolute URL may name, as browsers write them:
+	// "https://other.example.com". Default: none, only paths of the same origin.
+	Origins []string
 }
 
-// parse checks a return URL and rebuilds it from its parts, so that what is
+// Parse checks a return URL and rebuilds it from its parts, so that what is
 // sent to the browser is never the text that came in. A browser reads the
 // result as it was read here: an absolute path of the same origin, or a URL
-// that begins with one of the configured origins.
-func (u returnURLs) parse(raw string) (string, error) {
-	if raw == "" || len(raw) > maxReturnURL {
-		return "", errReturnURL
+// that begins with one of the configured origins. The only error is
+// [ErrRefused].
+func (u Rules) Parse(raw string) (string, error) {
+	if raw == "" || len(raw) > MaxBytes {
+		return "", ErrRefused
 	}
 	prefix, rest := "", raw
 	if raw[0] != '/' {
 		var ok bool
 		if prefix, rest, ok = u.cutOrigin(raw); !ok {
-			return "", errReturnURL
+			return "", ErrRefused
 		}
 	}
 	rest, fragment, hasFragment := strings.Cut(rest, "#")
@@ -48,7 +54,7 @@ func (u returnURLs) parse(raw string) (string, error) {
 		p = "/"
 	}
 	if !u.acceptablePath(p, prefix == "") || strings.ContainsFunc(query, isControl) || strings.ContainsFunc(fragment, isControl) {
-		return "", errReturnURL
+		return "", ErrRefused
 	}
 	out := prefix + escapePart(p, "/")
 	if hasQuery {
@@ -57,16 +63,16 @@ func (u returnURLs) parse(raw string) (string, error) {
 	if hasFragment {
 		out += "#" + escapePart(fragment, "/?")
 	}
-	if len(out) > maxReturnURL {
-		return "", errReturnURL
+	if len(out) > MaxBytes {
+		return "", ErrRefused
 	}
 	return out, nil
 }
 
 // cutOrigin splits an absolute URL after one of the configured origins. Only an
 // exact beginning counts: no parser, so nothing that parsers differ about.
-func (u returnURLs) cutOrigin(raw string) (origin, rest string, ok bool) {
-	for _, o := range u.origins {
+func (u Rules) cutOrigin(raw string) (origin, rest string, ok bool) {
+	for _, o := range u.Origins {
 		if rest, ok := strings.CutPrefix(raw, o); ok && (rest == "" || strings.ContainsRune("/?#", rune(rest[0]))) {
 			return o, rest, true
 		}
@@ -74,7 +80,7 @@ func (u returnURLs) cutOrigin(raw string) (origin, rest string, ok bool) {
 	return "", "", false
 }
 
-func (u returnURLs) acceptablePath(p string, own bool) bool {
+func (u Rules) acceptablePath(p string, own bool) bool {
 	if p == "" || p[0] != '/' {
 		return false
 	}
@@ -96,11 +102,11 @@ func (u returnURLs) acceptablePath(p string, own bool) bool {
 	if !own {
 		return true
 	}
-	return !below(path.Clean(decoded), u.basePath)
+	return u.BasePath == "" || !Below(path.Clean(decoded), u.BasePath)
 }
 
-// below reports whether p is base or a path below it.
-func below(p, base string) bool {
+// Below reports whether a clean path is base or a path below it.
+func Below(p, base string) bool {
 	rest, ok := strings.CutPrefix(p, base)
 	return ok && (rest == "" || rest[0] == '/')
 }
@@ -169,15 +175,20 @@ func hexValue(c byte) byte {
 	return c - 'A' + 10
 }
 
-// withParameter adds a query parameter to a return URL. Name and value are
-// plain words.
-func withParameter(returnURL, name, value string) string {
+// WithParameter sets a query parameter of a return URL that Parse gave, in
+// place of one of the same name. Name and value are plain words.
+func WithParameter(returnURL, name, value string) string {
 	rest, fragment, hasFragment := strings.Cut(returnURL, "#")
-	sep := "?"
-	if strings.Contains(rest, "?") {
-		sep = "&"
+	rest, query, _ := strings.Cut(rest, "?")
+	name = escapePart(name, "")
+	var pairs []string
+	for pair := range strings.SplitSeq(query, "&") {
+		if key, _, _ := strings.Cut(pair, "="); pair != "" && key != name {
+			pairs = append(pairs, pair)
+		}
 	}
-	rest += sep + escapePart(name, "") + "=" + strings.ReplaceAll(escapePart(value, ""), "&", "%26")
+	pairs = append(pairs, name+"="+strings.ReplaceAll(escapePart(value, ""), "&", "%26"))
+	rest += "?" + strings.Join(pairs, "&")
 	if hasFragment {
 		rest += "#" + fragment
 	}

@@ -1,7 +1,7 @@
 // Copyright the caddy-bff authors
 // SPDX-License-Identifier: Apache-2.0
 
-package caddymodule
+package returnurl
 
 import (
 	"net/url"
@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-var testReturnURLs = returnURLs{basePath: "/bff", origins: []string{"https://help.example.com", "https://example.com:8443"}}
+var testRules = Rules{BasePath: "/bff", Origins: []string{"https://help.example.com", "https://example.com:8443"}}
 
 func TestReturnURLAccepted(t *testing.T) {
 	t.Parallel()
@@ -44,9 +44,9 @@ func TestReturnURLAccepted(t *testing.T) {
 		"https://help.example.com?y":          "https://help.example.com/?y",
 		"https://example.com:8443/bff/logout": "https://example.com:8443/bff/logout",
 	} {
-		got, err := testReturnURLs.parse(in)
+		got, err := testRules.Parse(in)
 		if err != nil || got != want {
-			t.Errorf("parse(%q) = %q, %v; want %q", in, got, err, want)
+			t.Errorf("Parse(%q) = %q, %v; want %q", in, got, err, want)
 		}
 	}
 }
@@ -102,8 +102,8 @@ func TestOpenRedirectCorpus(t *testing.T) {
 		t.Fatalf("the corpus has %d strings", len(refusedReturnURLs))
 	}
 	for _, s := range refusedReturnURLs {
-		if got, err := testReturnURLs.parse(s); err == nil {
-			t.Errorf("parse(%q) = %q, want an error", s, got)
+		if got, err := testRules.Parse(s); err == nil {
+			t.Errorf("Parse(%q) = %q, want an error", s, got)
 		}
 	}
 }
@@ -130,31 +130,31 @@ func FuzzReturnURL(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		got, err := testReturnURLs.parse(s)
+		got, err := testRules.Parse(s)
 		if err != nil {
 			return
 		}
-		if !plainURL.MatchString(got) || len(got) > maxReturnURL {
-			t.Fatalf("parse(%q) = %q", s, got)
+		if !plainURL.MatchString(got) || len(got) > MaxBytes {
+			t.Fatalf("Parse(%q) = %q", s, got)
 		}
-		if again, err := testReturnURLs.parse(got); err != nil || again != got {
-			t.Fatalf("parse(%q) = %q, which gives %q, %v", s, got, again, err)
+		if again, err := testRules.Parse(got); err != nil || again != got {
+			t.Fatalf("Parse(%q) = %q, which gives %q, %v", s, got, again, err)
 		}
 		own := got
-		for _, o := range testReturnURLs.origins {
+		for _, o := range testRules.Origins {
 			if rest, ok := strings.CutPrefix(got, o); ok {
 				own = rest
 			}
 		}
 		if !whatwgOwn(own) {
-			t.Fatalf("parse(%q) = %q leads away", s, got)
+			t.Fatalf("Parse(%q) = %q leads away", s, got)
 		}
 		u, err := url.Parse(own)
 		if err != nil || u.Host != "" || u.Scheme != "" || u.User != nil {
-			t.Fatalf("parse(%q) = %q: %v, %v", s, got, u, err)
+			t.Fatalf("Parse(%q) = %q: %v, %v", s, got, u, err)
 		}
-		if own == got && below(path.Clean(u.Path), "/bff") {
-			t.Fatalf("parse(%q) = %q is an endpoint", s, got)
+		if own == got && Below(path.Clean(u.Path), "/bff") {
+			t.Fatalf("Parse(%q) = %q is an endpoint", s, got)
 		}
 	})
 }
@@ -162,15 +162,16 @@ func FuzzReturnURL(f *testing.F) {
 func TestWithParameter(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
-		"/a":        "/a?bff_error=login_required",
-		"/a?b=c":    "/a?b=c&bff_error=login_required",
-		"/a?b=c#d":  "/a?b=c&bff_error=login_required#d",
-		"/#/a?b":    "/?bff_error=login_required#/a?b",
-		"/a?":       "/a?&bff_error=login_required",
+		"/a":       "/a?bff_error=login_required",
+		"/a?b=c":   "/a?b=c&bff_error=login_required",
+		"/a?b=c#d": "/a?b=c&bff_error=login_required#d",
+		"/#/a?b":   "/?bff_error=login_required#/a?b",
+		"/a?":      "/a?bff_error=login_required",
+		"/a?bff_error=x&b=c&bff_error=y&bff_errors=z": "/a?b=c&bff_errors=z&bff_error=login_required",
 		"https://x": "https://x?bff_error=login_required",
 	} {
-		if got := withParameter(in, bffErrorParam, "login_required"); got != want {
-			t.Errorf("withParameter(%q) = %q, want %q", in, got, want)
+		if got := WithParameter(in, "bff_error", "login_required"); got != want {
+			t.Errorf("WithParameter(%q) = %q, want %q", in, got, want)
 		}
 	}
 }
