@@ -230,7 +230,7 @@ func TestIdentitySpoofing(t *testing.T) {
 	spoofed := []string{
 		"X-Forwarded-User", "X_Forwarded_User", "x-forwarded-USER", "X-Forwarded-Email", "X-Forwarded-Groups", "X-Forwarded-Access-Token", "X-Forwarded-Preferred-Username",
 		"X-Auth-Request-User", "x_AUTH-request_user", "X-Auth-Request-Email", "X-Auth-User", "X.Forwarded.User", "Remote-User", "Remote_User", "X-Remote-User", "X-Authenticated-User",
-		"X-WebAuth-User", "X-User-Id", "X-Userinfo", "X-Access-Token", "X-Id-Token", "OIDC_CLAIM_sub", "OIDC-Claim-Email", "X-Token-Subject", "Cf-Access-Jwt-Assertion", "X-Ms-Client-Principal",
+		"X-WebAuth-User", "X-User-Id", "X-Userinfo", "X-Jwt-Assertion", "X-Token", "X-Authorization", "X-Client-Cert", "Ssl-Client-Cert", "X-SSL-Client-S-DN", "Client-Cert", "Client_Cert_Chain", "X-Access-Token", "X-Id-Token", "OIDC_CLAIM_sub", "OIDC-Claim-Email", "X-Token-Subject", "Cf-Access-Jwt-Assertion", "X-Ms-Client-Principal",
 		"X-Original-Url", "X-Rewrite-Url", "X-Original-Uri", "X-Forwarded-Uri", "X-Forwarded-Prefix", "X-Forwarded-Path", "Forwarded", "DPoP", "Proxy-Authorization",
 	}
 	header := with(script, "Authorization", "Bearer evil", "X-User", "root", "Connection", "Authorization, X-User, Cookie", "X-Mine", "kept")

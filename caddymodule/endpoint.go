@@ -4,12 +4,14 @@
 package caddymodule
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"net/http"
 	"slices"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddy-bff/caddy-bff/session"
@@ -53,8 +55,9 @@ var endpoints = map[string]map[string]endpoint{
 // serveEndpoint answers whatever was asked below the base path.
 func (hd *handle) serveEndpoint(w http.ResponseWriter, r *http.Request, name string) error {
 	// First of all: whatever becomes of the request, its address stays hidden.
-	if name == "callback" || name == "logout/callback" {
-		hd.hideAddress(r)
+	if hd.addressIsSecret() {
+		r = hd.hideAddress(r)
+		w.Header().Set("Referrer-Policy", "no-referrer")
 	}
 	if hd.siteErr != nil {
 		return hd.fail(w, r, hd.siteErr)
@@ -106,14 +109,37 @@ func allowed(methods map[string]endpoint) string {
 	return strings.Join(names, ", ")
 }
 
-// hideAddress keeps the query of a callback out of everything that is written
-// down: the access log prints the address as it came in, and the error log that
-// of every request that ends with an error. The endpoint reads hd.query.
-func (hd *handle) hideAddress(r *http.Request) {
+// addressIsSecret reports whether the query may hold a code, a state or the
+// proof in a logout link. Odd spellings of a callback count: they are no
+// endpoint, but somebody may have registered one.
+func (hd *handle) addressIsSecret() bool {
+	if hd.query == "" {
+		return false
+	}
+	p := strings.ToLower(hd.url.Path)
+	return strings.Contains(p, "callback") || strings.Contains(p, "logout")
+}
+
+// hideAddress keeps the query of the address out of everything that is written
+// down, and off what comes after: the access log prints the address as it came
+// in, the error log that of every request that ends with an error, a site's
+// handle_errors what its placeholders say. The endpoint reads hd.query.
+func (hd *handle) hideAddress(r *http.Request) *http.Request {
 	hideFromLog(r)
-	hd.url.RawQuery, hd.url.ForceQuery = "", false // of Caddy's copy of the original request
 	r.URL.RawQuery, r.URL.ForceQuery = "", false
 	r.RequestURI = r.URL.EscapedPath()
+	orig, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
+	if !ok {
+		return r
+	}
+	orig.URL.RawQuery, orig.URL.ForceQuery = "", false // hd.url is the same
+	orig.RequestURI = orig.URL.EscapedPath()
+	// The placeholder looks into a context that is out of reach by now; what is
+	// set by hand goes before it.
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Set("http.request.orig_uri", orig.RequestURI)
+	}
+	return r.WithContext(context.WithValue(r.Context(), caddyhttp.OriginalRequestCtxKey, orig))
 }
 
 // hideFromLog leaves a request out of the access log: its address or the

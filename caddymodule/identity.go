@@ -19,7 +19,7 @@ var identityHeaders = map[string]bool{
 	"x-user": true, "x-userid": true, "x-username": true, "x-userinfo": true,
 	"x-email": true, "x-groups": true, "x-roles": true, "x-subject": true,
 	"x-id-token": true, "x-access-token": true, "x-refresh-token": true,
-	"x-forwarded-user": true, "x-forwarded-email": true, "x-forwarded-groups": true,
+	"x-token": true, "x-authorization": true, "x-forwarded-user": true, "x-forwarded-email": true, "x-forwarded-groups": true,
 	"x-forwarded-preferred-username": true, "x-forwarded-access-token": true, "x-forwarded-id-token": true,
 	"remote-user": true, "remote-name": true, "remote-email": true, "remote-groups": true,
 }
@@ -28,6 +28,7 @@ var identityHeaders = map[string]bool{
 var identityPrefixes = []string{
 	"x-auth-", "x-user-", "x-remote-", "x-authenticated-", "x-webauth-", "x-token-",
 	"oidc-", "x-oidc-", "x-authentik-", "x-vouch-", "x-pomerium-", "x-authelia-",
+	"x-jwt-", "x-client-cert", "x-ssl-client-", "ssl-client-", "client-cert",
 	"x-goog-authenticated-", "x-amzn-oidc-", "cf-access-", "x-ms-client-principal", "x-ms-token-",
 }
 
@@ -83,6 +84,8 @@ func mayBeReserved(name, csrfKey string) bool {
 	switch c := name[0] | 0x20; c {
 	case 'x', 'r', 'o', 'c', 'f':
 		return true
+	case 's': // not those of fetch metadata, which every request has
+		return len(name) > 1 && name[1]|0x20 == 's' || c == csrfKey[0]
 	default:
 		return c == csrfKey[0]
 	}

@@ -34,7 +34,7 @@ func TestLogsHoldNoSecret(t *testing.T) {
 				as:     astest.Options{ClientSecret: secret},
 				bff:    pages + "\nlogout {\nid_token_hint on\n}",
 				global: "servers {\ntrace\n}",
-				site:   defaultSite + "handle_errors {\nrespond \"handled {http.error.status_code} {http.bff.error} {http.request.uri}\"\n}\n",
+				site:   defaultSite + "handle_errors {\nrespond \"handled {http.error.status_code} {http.bff.error} {http.request.uri} {http.request.orig_uri} {http.request.orig_uri.query}{http.request.uri.query}\"\nlog_append orig {http.request.orig_uri}\n}\n",
 			})
 			b.config = []byte(strings.Replace(string(b.config), `"client_secret":"secret"`, `"client_secret":"{env.BFF_TEST_SECRET}"`, 1))
 			b.load()
@@ -68,13 +68,18 @@ func TestLogsHoldNoSecret(t *testing.T) {
 			c.get(callback, navigate...)
 			c.do(http.MethodPost, "/bff/callback", mustParse(t, callback).RawQuery, with(arrive, "Content-Type", "application/x-www-form-urlencoded")...)
 			c.do("PUT", callback, "", navigate...)
+			for _, odd := range []string{"/bff/callback/?", "/bff/%63allback?", "//bff/callback?", "/bff/./callback?", "/bff/CALLBACK?", "/bff;x/callback?"} {
+				c.get(odd+mustParse(t, callback).RawQuery, navigate...).wantError(t, http.StatusNotFound, codeNotFound)
+			}
 			request = other.startLogin("/x")
 			failing := other.authorize(request)
 			note(other, request, failing)
 			b.as.Script(astest.Token, astest.OAuthError(400, "invalid_grant"))
 			if a := other.get(failing, navigate...); a.StatusCode < 500 {
 				t.Errorf("code refused: %d", a.StatusCode)
-			} else if pages != "" && !strings.Contains(a.body, "handled 502 token_unavailable /bff/callback") {
+			} else if a.Header.Get("Referrer-Policy") != "no-referrer" {
+				t.Errorf("code refused: %v", a.Header)
+			} else if pages != "" && !strings.Contains(a.body, "handled 502 token_unavailable /bff/callback /bff/callback ") {
 				t.Errorf("handle_errors: %s", a.body)
 			}
 			request = other.startLogin("/x")

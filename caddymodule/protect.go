@@ -64,7 +64,8 @@ type Protect struct {
 	// navigation), strict (CSRF header) or off. A WebSocket's origin is checked
 	// in all of them. Default: auto.
 	CSRF string `json:"csrf,omitempty"`
-	// Require are rules; all have to hold, else 403.
+	// Require are rules; all have to hold, else 403. They hold for nobody without
+	// a session, so unauthenticated pass lets none pass a rule.
 	Require []Rule `json:"require,omitempty"`
 	// Activity is off where requests never extend the idle timeout. Default: on.
 	Activity string `json:"activity,omitempty"`
@@ -294,6 +295,9 @@ func (p *Protect) withoutSession(hd *handle, r *http.Request, err error) error {
 	switch p.Unauthenticated {
 	case unauthenticatedPass:
 		hd.user.session.Store(nil)
+		if len(p.Require) > 0 { // nobody has no claims
+			return &httpError{code: codeForbidden, err: fmt.Errorf("claim %s is required, and there is no session", p.Require[0].Claim)}
+		}
 		return nil
 	case unauthenticated401:
 		return err

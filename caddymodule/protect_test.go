@@ -41,6 +41,13 @@ const modesSite = `
 		}
 		respond "pass {http.auth.user.id}"
 	}
+	handle /pass-rule* {
+		bff_protect {
+			unauthenticated pass
+			require sub alice
+		}
+		respond "pass-rule {http.auth.user.id}"
+	}
 	handle /strict* {
 		bff_protect {
 			csrf strict
@@ -101,6 +108,8 @@ func TestUnauthenticated(t *testing.T) {
 		"pass, document":           {"GET", "/pass", navigate, 200, ""},
 		"pass, POST from anywhere": {"POST", "/pass", nil, 200, ""},
 		"rule":                     {"GET", "/rule", script, 401, ""},
+		"pass, rule":               {"GET", "/pass-rule", script, 403, ""},
+		"pass, rule, document":     {"GET", "/pass-rule", navigate, 403, ""},
 		"strict, document":         {"GET", "/strict", navigate, 302, "/bff/login?return_to=%2Fstrict"},
 	} {
 		a := c.do(tt.method, tt.path, "", tt.header...)
@@ -302,6 +311,9 @@ func TestRules(t *testing.T) {
 func TestRulesOfARoute(t *testing.T) {
 	b := newBench(t, benchOptions{site: modesSite, as: astest.Options{Claims: map[string]any{"roles": []string{"reader"}, "tenant": "acme"}}})
 	c := b.browser().login()
+	if a := c.get("/pass-rule", script...); a.body != "pass-rule alice" {
+		t.Errorf("pass with a rule that holds: %d %s", a.StatusCode, a.body)
+	}
 	a := c.get("/rule", script...)
 	a.wantError(t, http.StatusForbidden, codeForbidden)
 	if !c.signedIn() {
