@@ -254,8 +254,10 @@ func (p *Protect) admit(hd *handle, r *http.Request) (*session.Session, error) {
 	switch {
 	case earlyData(r) && (upgrade || !repeatable(r.Method)):
 		return nil, errEarlyData
-	case r.Method == http.MethodConnect && !upgrade:
-		return nil, &httpError{code: codeMethodNotAllowed, err: errors.New("CONNECT that is no WebSocket")}
+	case r.Method == http.MethodConnect && !upgrade, r.Method == http.MethodTrace:
+		// A tunnel would pass every check, TRACE would show the token to the
+		// browser (RFC 9110 sections 9.3.6 and 9.3.8).
+		return nil, &httpError{code: codeMethodNotAllowed, allow: "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS", err: errors.New(r.Method + " that is no WebSocket")}
 	case upgrade && !hd.from.webSocketAccepted(r):
 		return nil, &httpError{code: codeCSRFRejected, err: errors.New("WebSocket of a foreign origin")}
 	}

@@ -73,6 +73,9 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 		Base:         t.HTTPTransport,
 		ReplayBuffer: t.ReplayBuffer,
 		Logger:       slog.New(ctx.Slogger().Handler()),
+		Replayed: func(_ context.Context, result upstream.ReplayResult) {
+			t.logger.Debug("resource server refused the access token", zap.String("replay", string(result)))
+		},
 	}
 	return nil
 }
