@@ -97,6 +97,16 @@ type entry struct {
 	askedNext  time.Time // no refresh by the endpoint before
 }
 
+// saw notes activity at a moment; an earlier one than is known changes nothing.
+func (e *entry) saw(at time.Time) {
+	for now := at.UnixNano(); ; {
+		known := e.lastSeen.Load()
+		if now <= known || e.lastSeen.CompareAndSwap(known, now) {
+			return
+		}
+	}
+}
+
 func (e *entry) idle() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

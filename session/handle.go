@@ -87,19 +87,27 @@ func (m *Manager) lifetimeEnd(f *facts) time.Time {
 	return f.lifetimeEnd
 }
 
-// idleEnd is the end by the idle timeout. What the record says of the last
-// activity may be older than the truth by one touchInterval, unless this process
-// is the only one and has seen it itself.
+// idleEnd is the end by the idle timeout: so long after the last activity that
+// this process has seen, or that the record tells of. Others, and this process
+// before it began, may have seen some that was not worth a write, as late as one
+// touchInterval after the one in the record; that is granted on top.
 func (s *Session) idleEnd(o *opened, exclusive bool) time.Time {
 	seen := o.rec.LastSeen
 	own := s.entry().lastSeen.Load()
-	if own != 0 && !time.Unix(0, own).Before(seen) {
-		seen = time.Unix(0, own)
-		if exclusive {
-			return seen.Add(s.m.cfg.IdleTimeout)
-		}
+	if own == 0 || !exclusive {
+		seen = seen.Add(s.m.touchInterval())
 	}
-	return seen.Add(s.m.cfg.IdleTimeout + s.m.touchInterval())
+	if own != 0 {
+		seen = later(seen, time.Unix(0, own))
+	}
+	return seen.Add(s.m.cfg.IdleTimeout)
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 // ID is the public handle of the session; nothing opens with it.
@@ -151,33 +159,39 @@ func (s *Session) ExpiryUnknown() bool { return s.seen.Load().tokens.expiry().Is
 func (s *Session) Touch(context.Context) {
 	now := time.Now()
 	e := s.entry()
-	e.lastSeen.Store(now.UnixNano())
+	e.saw(now)
 	if now.Sub(s.seen.Load().rec.LastSeen) < s.m.touchInterval() || !e.touching.CompareAndSwap(false, true) {
 		return
 	}
 	s.m.cfg.Backend.detach(func(ctx context.Context) {
 		defer e.touching.Store(false)
-		if err := s.writeLastSeen(ctx); err != nil && !over(err) {
+		if err := s.writeLastSeen(ctx, now); err != nil && !over(err) {
 			s.m.cfg.Logger.Warn("noting activity of a session", "session", s.key.short(), "error", err)
 		}
 	}, 10*time.Second, func() { e.touching.Store(false) })
 }
 
-// Extend notes activity at once and in the record.
+// Extend notes activity at once and in the record. A session that is over stays
+// over: [*EndedError].
 func (s *Session) Extend(ctx context.Context) error {
-	s.entry().lastSeen.Store(time.Now().UnixNano())
-	if err := s.writeLastSeen(ctx); err != nil {
+	now := time.Now() // what counts is when it was asked for
+	if _, err := s.current(ctx); err != nil {
 		return err
 	}
+	if err := s.writeLastSeen(ctx, now); err != nil {
+		return err
+	}
+	s.entry().saw(now)
 	_, err := s.current(ctx)
 	return err
 }
 
-func (s *Session) writeLastSeen(ctx context.Context) error {
+// writeLastSeen puts activity at a moment into the record, which may know of a
+// later one.
+func (s *Session) writeLastSeen(ctx context.Context, at time.Time) error {
 	return s.change(ctx, func(o *opened, next *Record) error {
-		now := time.Now()
-		next.LastSeen = now
-		next.Expiry = s.m.recordExpiry(now, s.m.lifetimeEnd(o.facts))
+		next.LastSeen = later(o.rec.LastSeen, at)
+		next.Expiry = s.m.recordExpiry(next.LastSeen, s.m.lifetimeEnd(o.facts))
 		return nil
 	})
 }

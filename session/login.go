@@ -344,7 +344,7 @@ func (m *Manager) create(ctx context.Context, site *Site, req *http.Request, l *
 	s.seen.Store(o)
 	e := s.entry()
 	e.opened.Store(o)
-	e.lastSeen.Store(now.UnixNano())
+	e.saw(now)
 	return s, c, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -99,6 +100,90 @@ func TestExtend(t *testing.T) {
 		if err := s.Extend(t.Context()); err == nil {
 			t.Error("a session that is over was extended")
 		}
+	})
+}
+
+// NS-02, D108, DESIGN 4: an extension counts from the moment it was asked for,
+// however long the store takes, and the idle end that is told is the one that
+// comes: to the second where this process alone has the store, within the time
+// between two writes where others may have seen activity.
+func TestIdleEndIsWhatWasTold(t *testing.T) {
+	const idle, interval = 10 * time.Minute, time.Minute
+	for name, tc := range map[string]struct {
+		exclusive bool
+		act       func(*testing.T, *session.Session)
+		grant     time.Duration // beyond the idle timeout
+	}{
+		"extend":                  {true, func(t *testing.T, s *session.Session) { extend(t, s) }, 0},
+		"touch":                   {true, func(t *testing.T, s *session.Session) { s.Touch(t.Context()) }, 0},
+		"touch, touch and extend": {true, func(t *testing.T, s *session.Session) { s.Touch(t.Context()); s.Touch(t.Context()); extend(t, s) }, 0},
+		"extend, shared store":    {false, func(t *testing.T, s *session.Session) { extend(t, s) }, interval},
+		"touch, shared store":     {false, func(t *testing.T, s *session.Session) { s.Touch(t.Context()) }, interval},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, astest.Options{AccessTokenLifetime: time.Hour}, func(c *session.Config) { c.IdleTimeout = idle })
+				b.store.exclusive = tc.exclusive
+				br := browser{}
+				b.login(br)
+				time.Sleep(5 * time.Minute)
+				s, err := b.open(br)
+				if err != nil {
+					t.Fatal(err)
+				}
+				// The store is slow, and somebody else is faster.
+				var tries atomic.Int32
+				b.store.onReplace(func(_, _ *session.Record) error {
+					time.Sleep(2 * time.Second)
+					if tries.Add(1) <= 3 {
+						return session.ErrConflict
+					}
+					return nil
+				})
+				asked := time.Now()
+				tc.act(t, s)
+				time.Sleep(20 * time.Second) // the background is done
+				b.store.onReplace(nil)
+				s, err = b.open(br)
+				if err != nil {
+					t.Fatal(err)
+				}
+				told := s.IdleEnd()
+				if got := told.Sub(asked); got > idle+tc.grant || got < idle {
+					t.Errorf("told to end %v after the activity", got)
+				}
+				time.Sleep(time.Until(told) - time.Second)
+				if s, err = b.open(br); err != nil {
+					t.Fatalf("a second before the end that was told: %v", err)
+				}
+				if !s.IdleEnd().Equal(told) {
+					t.Errorf("looking at it moved the end by %v", s.IdleEnd().Sub(told))
+				}
+				time.Sleep(time.Second)
+				b.ended(br, session.ReasonIdle)
+			})
+		})
+	}
+}
+
+func extend(t *testing.T, s *session.Session) {
+	t.Helper()
+	if err := s.Extend(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// D108: what is over stays over, also for a handle from before its end.
+func TestExtendAfterTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenLifetime: time.Hour}, func(c *session.Config) { c.IdleTimeout = 10 * time.Minute })
+		br := browser{}
+		s := b.login(br)
+		time.Sleep(10 * time.Minute)
+		if e, ok := errors.AsType[*session.EndedError](s.Extend(t.Context())); !ok || e.Reason != session.ReasonIdle {
+			t.Errorf("extended: %v", e)
+		}
+		b.ended(br, session.ReasonIdle)
 	})
 }
 
