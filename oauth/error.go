@@ -17,9 +17,16 @@ var (
 	// asked for, according to its metadata.
 	ErrUnsupported = errors.New("oauth: not supported by the authorization server")
 
+	// ErrUnusable says that the authorization server did answer, and that its
+	// answer is of no use: not the document that was asked for, tokens of an
+	// unknown type, a redirect. Unlike an outage it does not pass by itself. It
+	// says nothing of what may be done next: that is what [ClassOf] is for.
+	ErrUnusable = errors.New("oauth: unusable answer of the authorization server")
+
 	// ErrMetadata says that authorization server metadata was found but cannot
-	// be trusted or used: another issuer, a missing or insecure endpoint.
-	ErrMetadata = errors.New("oauth: unusable authorization server metadata")
+	// be trusted or used: another issuer, a missing or insecure endpoint. It
+	// wraps ErrUnusable.
+	ErrMetadata = fmt.Errorf("%w: metadata", ErrUnusable)
 
 	// ErrResponse says that an authorization response cannot be used: a missing,
 	// repeated or oversized parameter, or a wrong state or issuer. No code of
@@ -28,6 +35,10 @@ var (
 
 	// ErrIDToken says that an ID token did not pass validation.
 	ErrIDToken = errors.New("oauth: invalid ID token")
+
+	// ErrNonce says that an ID token is intact but belongs to another login, or
+	// to none (OpenID Connect Core section 3.1.3.7, 11). It wraps ErrIDToken.
+	ErrNonce = fmt.Errorf("%w: nonce is not that of the login", ErrIDToken)
 
 	// ErrSubjectChanged says that an ID token which came with a refresh speaks
 	// of another end user or another issuer than the one of the login (OpenID
@@ -148,10 +159,16 @@ func ClassOf(err error) Class {
 // not lock users out for a day.
 const maxRetryAfter = 60 * time.Second
 
+// unwell says whether a status means that the server does not work at the
+// moment, or has too much to do; any other is an answer.
+func unwell(status int) bool {
+	return status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout
+}
+
 // classOfAnswer classifies an error answer of the token or revocation endpoint.
 // The status wins over the code where the server says that it is not well.
 func classOfAnswer(status int, code string) Class {
-	if status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout {
+	if unwell(status) {
 		return ClassOutage
 	}
 	if code != "" {

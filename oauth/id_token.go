@@ -50,8 +50,8 @@ type RefreshedIDTokenCheck struct {
 const maxIDTokenAge = 24 * time.Hour
 
 // VerifyIDToken validates an ID token from a code exchange (OpenID Connect Core
-// section 3.1.3.7), signature included. Errors: [ErrIDToken];
-// [ErrKeysUnavailable] when nothing can be said yet.
+// section 3.1.3.7), signature included. Errors: [ErrIDToken]; [ErrNonce] when all
+// else is right; [ErrKeysUnavailable] when nothing can be said yet.
 func (c *Client) VerifyIDToken(ctx context.Context, raw Secret, check IDTokenCheck) (*IDToken, error) {
 	if check.Nonce == "" {
 		return nil, errors.New("oauth: an ID token cannot be checked without a nonce")
@@ -63,19 +63,20 @@ func (c *Client) VerifyIDToken(ctx context.Context, raw Secret, check IDTokenChe
 	}
 	t, err := c.idToken(s, cl, now, check.AccessToken)
 	if err == nil {
-		err = check.login(t, cl, now, c.cfg.Leeway)
+		err = check.login(t, now, c.cfg.Leeway)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrIDToken, err)
 	}
+	// The last question: whoever gave the browser this code, it is a sound one.
+	if nonce, err := cl.text("nonce"); err != nil || subtle.ConstantTimeCompare([]byte(nonce), []byte(check.Nonce.Reveal())) != 1 {
+		return nil, ErrNonce
+	}
 	return t, nil
 }
 
-// login checks what belongs to this very login.
-func (check *IDTokenCheck) login(t *IDToken, cl claims, now time.Time, leeway time.Duration) error {
-	if nonce, err := cl.text("nonce"); err != nil || subtle.ConstantTimeCompare([]byte(nonce), []byte(check.Nonce.Reveal())) != 1 {
-		return errors.New("nonce does not match")
-	}
+// login checks what was asked of this login.
+func (check *IDTokenCheck) login(t *IDToken, now time.Time, leeway time.Duration) error {
 	if now.Sub(t.IssuedAt) > maxIDTokenAge {
 		return errors.New("issued too long ago")
 	}
@@ -159,6 +160,9 @@ func (c *Client) idTokenClaims(ctx context.Context, raw Secret) (*signed, claims
 	if _, err := c.keys.verify(ctx, s); err != nil {
 		if errors.Is(err, ErrKeysUnavailable) {
 			return nil, claims{}, err
+		}
+		if errors.Is(err, errNewerKeys) {
+			return nil, claims{}, fmt.Errorf("%w: %w", ErrKeysUnavailable, err)
 		}
 		return nil, claims{}, fmt.Errorf("%w: %w", ErrIDToken, err)
 	}

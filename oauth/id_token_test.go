@@ -234,3 +234,48 @@ func TestTokenHash(t *testing.T) { // OpenID Connect Core appendix A.3 has the f
 		}
 	}
 }
+
+// JW-10: a new key that could not be asked for says nothing about an ID token;
+// one that nobody has does.
+func TestIDTokenOfANewKeyThatCannotBeFetched(t *testing.T) {
+	t.Parallel()
+	as := astest.New(astest.Options{})
+	c := newClient(t, as)
+	check := IDTokenCheck{Nonce: "n"}
+	if _, err := c.VerifyIDToken(t.Context(), idToken(as, nil), check); err != nil {
+		t.Fatal(err)
+	}
+	as.RotateKey("new", false)
+	as.Script(astest.JWKS, astest.Answer{Status: 500})
+	if _, err := c.VerifyIDToken(t.Context(), idToken(as, nil), check); !errors.Is(err, ErrKeysUnavailable) || errors.Is(err, ErrIDToken) {
+		t.Errorf("while the keys are out: %v", err)
+	}
+	forged := astest.NewKey("ES256", "nobody's")
+	if _, err := newClient(t, as).VerifyIDToken(t.Context(), Secret(forged.Sign(forged.Header("JWT"), map[string]any{})), check); !errors.Is(err, ErrIDToken) {
+		t.Errorf("forged: %v", err)
+	}
+}
+
+// ID-08, C307: another login's ID token is told from a bad one.
+func TestNonceOfAnotherLogin(t *testing.T) {
+	t.Parallel()
+	as := astest.New(astest.Options{})
+	c := newClient(t, as)
+	for name, tc := range map[string]struct {
+		change map[string]any
+		nonce  bool
+	}{
+		"other":           {map[string]any{"nonce": "m"}, true},
+		"missing":         {map[string]any{"nonce": nil}, true},
+		"empty":           {map[string]any{"nonce": ""}, true},
+		"number":          {map[string]any{"nonce": 7}, true},
+		"audience too":    {map[string]any{"nonce": "m", "aud": "other"}, false},
+		"audience only":   {map[string]any{"aud": "other"}, false},
+		"expired as well": {map[string]any{"nonce": "m", "exp": 1}, false},
+	} {
+		_, err := c.VerifyIDToken(t.Context(), idToken(as, tc.change), IDTokenCheck{Nonce: "n"})
+		if !errors.Is(err, ErrIDToken) || errors.Is(err, ErrNonce) != tc.nonce {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -84,12 +84,16 @@ func (ks *keySet) generation() uint64 {
 // that newer ones could not be asked for at this moment.
 var errUnsettled = errors.New("signature does not verify; newer keys could not be fetched yet")
 
+// errNewerKeys is errUnsettled where newer keys were asked for and did not come.
+var errNewerKeys = fmt.Errorf("%w: the fetch failed", errUnsettled)
+
 var errSignature = errors.New("signature does not verify")
 
 // verify checks a signature with the issuer's keys. When none fits, the key set is
 // fetched once more, rate-limited and shared, because the issuer may have a new
 // key (OpenID Connect Core section 10.1.1). It returns the generation asked.
-// Errors: errSignature, errUnsettled, [ErrKeysUnavailable], an [*Error].
+// Errors: errSignature; errUnsettled, as errNewerKeys when that fetch failed;
+// [ErrKeysUnavailable].
 func (ks *keySet) verify(ctx context.Context, s *signed) (uint64, error) {
 	k, err := ks.get(ctx)
 	if err != nil {
@@ -162,7 +166,7 @@ func (ks *keySet) refetch(ctx context.Context, seen *keys) (*keys, error) {
 	select {
 	case <-flight:
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %w", errUnsettled, notSent(ctx.Err()))
+		return nil, fmt.Errorf("%w: %w", errNewerKeys, notSent(ctx.Err()))
 	}
 	if k := ks.current.Load(); k != seen {
 		return k, nil
@@ -172,7 +176,7 @@ func (ks *keySet) refetch(ctx context.Context, seen *keys) (*keys, error) {
 	if soon := time.Now().Add(refetchBackOff); soon.Before(ks.refetchAt) {
 		ks.refetchAt = soon
 	}
-	return nil, fmt.Errorf("%w: %w", errUnsettled, ks.failure)
+	return nil, fmt.Errorf("%w: %w", errNewerKeys, ks.failure)
 }
 
 // start begins a fetch; the lock is held.
@@ -230,17 +234,18 @@ func (c *Client) fetchKeys(ctx context.Context) ([]verificationKey, [sha256.Size
 // parseKeySet reads a JWK Set (RFC 7517 section 5). Keys that are malformed, of
 // an unknown kind, symmetric, private, weak, or not for signatures are skipped; a
 // set without any usable key is an error, so that it does not replace one that has.
+// Errors wrap [ErrUnusable].
 func parseKeySet(data []byte) ([]verificationKey, error) {
 	o, err := parseObject(data, false)
 	if err == nil {
 		err = o.unique("keys")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("key set: %w", err)
+		return nil, fmt.Errorf("%w: key set: %w", ErrUnusable, err)
 	}
 	members, ok := o.members["keys"].([]any)
 	if !ok || len(members) > maxKeys {
-		return nil, fmt.Errorf("key set: no array of at most %d keys", maxKeys)
+		return nil, fmt.Errorf("%w: key set: no array of at most %d keys", ErrUnusable, maxKeys)
 	}
 	var list []verificationKey
 	for _, m := range members {
@@ -249,7 +254,7 @@ func parseKeySet(data []byte) ([]verificationKey, error) {
 		}
 	}
 	if len(list) == 0 {
-		return nil, errors.New("key set: no usable key")
+		return nil, fmt.Errorf("%w: key set: no usable key", ErrUnusable)
 	}
 	return list, nil
 }

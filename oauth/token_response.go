@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -47,11 +46,11 @@ var refreshLifetimes = []string{
 // parseTokenResponse reads a 200 answer of the token endpoint. Names are compared
 // exactly. Unknown members are ignored, repeated ones too; a repeated one that is
 // used here makes the answer unusable. So does anything else that is wrong with
-// the tokens themselves (an *Error of ClassOutage: the server does not work as it
-// should, no session is to blame).
+// the tokens themselves (an *Error of ClassOutage that wraps [ErrUnusable]: the
+// server does not work as it should, no session is to blame).
 func parseTokenResponse(a *answer) (*TokenResponse, error) {
 	unusable := func(err error) error {
-		return &Error{Status: a.status, Class: ClassOutage, cause: fmt.Errorf("unusable token response: %w", err)}
+		return &Error{Status: a.status, Class: ClassOutage, cause: fmt.Errorf("%w: token response: %w", ErrUnusable, err)}
 	}
 	o, err := parseObject(a.body, false)
 	if err != nil {
@@ -141,8 +140,8 @@ func answerError(a *answer) *Error {
 		e.URI = field("error_uri", maxErrorText)
 	}
 	e.Class = classOfAnswer(a.status, e.Code)
-	if a.status == http.StatusOK && e.Code == "" {
-		e.cause = errors.New("unusable error response")
+	if e.Class == ClassOutage && e.Code == "" && !unwell(a.status) {
+		e.cause = fmt.Errorf("%w: neither tokens nor an error", ErrUnusable)
 	}
 	return e
 }

@@ -98,7 +98,8 @@ type answer struct {
 	sent   time.Time // just before the request was sent, wall clock
 }
 
-// get fetches a document of at most limit bytes; anything but 200 is an error.
+// get fetches a document of at most limit bytes; anything but 200 is an error,
+// and wraps [ErrUnusable] unless the server says that it is not well.
 func (c *Client) get(ctx context.Context, endpoint string, limit int64) ([]byte, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, endpoint, nil)
 	if err != nil {
@@ -112,7 +113,11 @@ func (c *Client) get(ctx context.Context, endpoint string, limit int64) ([]byte,
 		return nil, err
 	}
 	if a.status != http.StatusOK {
-		return nil, &Error{Status: a.status, RetryAfter: retryAfter(a.header, a.sent), Class: ClassOutage}
+		e := &Error{Status: a.status, RetryAfter: retryAfter(a.header, a.sent), Class: ClassOutage}
+		if !unwell(a.status) {
+			e.cause = fmt.Errorf("%w: no document", ErrUnusable)
+		}
+		return nil, e
 	}
 	return a.body, nil
 }
@@ -154,7 +159,7 @@ func (c *Client) post(ctx context.Context, endpoint string, form url.Values, lim
 
 // send sends r and reads the answer. An error is an [*Error]: ClassAmbiguous when
 // no whole answer came (the caller may know better), ClassOutage when the answer
-// is too large.
+// is too large, which makes it unusable unless the server is not well.
 func (c *Client) send(r *http.Request, limit int64) (*answer, error) {
 	r.Header.Set("Accept", "application/json")
 	r.Header.Set("User-Agent", userAgent)
@@ -180,6 +185,9 @@ func (c *Client) send(r *http.Request, limit int64) (*answer, error) {
 		return nil, e
 	case int64(len(body)) > limit:
 		e.cause = fmt.Errorf("%w: more than %d bytes", errTooLarge, limit)
+		if !unwell(res.StatusCode) {
+			e.cause = fmt.Errorf("%w: %w", ErrUnusable, e.cause)
+		}
 		return nil, e
 	}
 	return &answer{status: res.StatusCode, header: res.Header, body: body, sent: sent}, nil
