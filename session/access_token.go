@@ -85,7 +85,7 @@ func (m *Manager) judge(ctx context.Context, t *tokens, now time.Time) (bool, er
 			case ctx.Err() != nil:
 				return false, context.Cause(ctx)
 			case err != nil:
-				return false, &UnavailableError{RetryAfter: time.Second, Err: err}
+				return false, outage(err)
 			}
 			t.verdict.Store(v)
 			if !v.JWT && !v.Provisional() && m.opaque.CompareAndSwap(false, true) {

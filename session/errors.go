@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/caddy-bff/caddy-bff/oauth"
 )
 
 // Answers that a caller tells apart with [errors.Is] and [errors.As].
@@ -27,7 +29,8 @@ type EndedError struct {
 func (e *EndedError) Error() string { return "session has ended: " + string(e.Reason) }
 
 // UnavailableError says that the authorization server cannot be had at the
-// moment. The session is kept.
+// moment, or that its answer is of no use (then it wraps [oauth.ErrUnusable]).
+// The session is kept.
 type UnavailableError struct {
 	// RetryAfter is when it makes sense to ask again, from now; at least 1 s.
 	RetryAfter time.Duration
@@ -39,6 +42,18 @@ func (e *UnavailableError) Error() string {
 }
 
 func (e *UnavailableError) Unwrap() error { return e.Err }
+
+// outage is what callers are told of an authorization server that could not do
+// what it was asked: to come back when it says (at most after the minute that
+// oauth allows it), or else in a second.
+func outage(err error) *UnavailableError {
+	u := &UnavailableError{RetryAfter: time.Second, Err: err}
+	var answer *oauth.Error
+	if errors.As(err, &answer) {
+		u.RetryAfter = max(u.RetryAfter, answer.RetryAfter)
+	}
+	return u
+}
 
 // RateLimitedError says that the caller asks too often.
 type RateLimitedError struct {

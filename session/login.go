@@ -114,6 +114,10 @@ const (
 	LoginStateInvalid LoginErrorKind = iota
 	// LoginStale: it did, but too long ago, or it has been answered already.
 	LoginStale
+	// LoginResponseInvalid: it did, but what it brought back is no answer to that
+	// login: a parameter is missing, malformed or doubled, it is of another
+	// issuer, or the code is that of another login.
+	LoginResponseInvalid
 	// LoginRefused: the authorization server answered with an error; see Code.
 	LoginRefused
 	// LoginFailed: no session can be made of the authorization server's answers.
@@ -134,7 +138,7 @@ type LoginError struct {
 }
 
 func (e *LoginError) Error() string {
-	what := [...]string{"login state is not authentic", "login is stale", "authorization server refused the login", "login failed", "login is unavailable"}[e.Kind]
+	what := [...]string{"login state is not authentic", "login is stale", "authorization response is not the one to this login", "authorization server refused the login", "login failed", "login is unavailable"}[e.Kind]
 	if e.Err != nil {
 		return what + ": " + e.Err.Error()
 	}
@@ -183,12 +187,7 @@ func (m *Manager) FinishLogin(ctx context.Context, site *Site, cb Callback) (*Lo
 	}
 	s, c, err := m.begin(ctx, site, cb, l, code)
 	if err != nil {
-		kind := LoginFailed
-		var u *UnavailableError
-		if errors.Is(err, ErrStoreUnavailable) || errors.Is(err, ErrFull) || errors.As(err, &u) {
-			kind = LoginUnavailable
-		}
-		e := fail(kind, err)
+		e := fail(failureKind(err), err)
 		e.Cookies = []*http.Cookie{done} // the code is spent
 		return nil, e
 	}
@@ -196,6 +195,20 @@ func (m *Manager) FinishLogin(ctx context.Context, site *Site, cb Callback) (*Lo
 		m.endPrevious(ctx, site, *l.previous)
 	}
 	return &LoginResult{Session: s, Cookies: []*http.Cookie{c, done}, ReturnTo: l.returnTo}, nil
+}
+
+// failureKind says what became of a login whose code was sent.
+func failureKind(err error) LoginErrorKind {
+	var u *UnavailableError
+	switch {
+	case errors.Is(err, oauth.ErrNonce):
+		return LoginResponseInvalid
+	case errors.Is(err, oauth.ErrUnusable):
+		return LoginFailed
+	case errors.Is(err, ErrStoreUnavailable), errors.Is(err, ErrFull), errors.As(err, &u):
+		return LoginUnavailable
+	}
+	return LoginFailed
 }
 
 // withoutLogin answers a response whose login this browser does not (any more)
@@ -228,7 +241,7 @@ func (m *Manager) refusedLogin(err error, fail func(LoginErrorKind, error) *Logi
 		e.Code = answer.Code
 		return e
 	case errors.Is(err, oauth.ErrResponse):
-		return fail(LoginFailed, err)
+		return fail(LoginResponseInvalid, err)
 	default: // metadata could not be had
 		return fail(LoginUnavailable, err)
 	}
@@ -262,7 +275,7 @@ func (m *Manager) begin(ctx context.Context, site *Site, cb Callback, l *loginSt
 	if err != nil {
 		switch oauth.ClassOf(err) {
 		case oauth.ClassOutage, oauth.ClassAmbiguous, oauth.ClassNotSent:
-			return nil, nil, &UnavailableError{RetryAfter: time.Second, Err: err}
+			return nil, nil, outage(err)
 		}
 		return nil, nil, err
 	}
@@ -275,7 +288,7 @@ func (m *Manager) begin(ctx context.Context, site *Site, cb Callback, l *loginSt
 	})
 	if err != nil {
 		if errors.Is(err, oauth.ErrKeysUnavailable) {
-			err = &UnavailableError{RetryAfter: time.Second, Err: err}
+			err = outage(err)
 		}
 		return nil, nil, m.discard(answer, err)
 	}

@@ -270,7 +270,7 @@ func TestMixUp(t *testing.T) {
 			b := newBench(t, o)
 			br := browser{}
 			_, err := b.finish(br, b.begin(br))
-			wantKind(t, err, session.LoginFailed)
+			wantKind(t, err, session.LoginResponseInvalid)
 			if exchanges(b) != 0 {
 				t.Error("the code was sent")
 			}
@@ -281,28 +281,57 @@ func TestMixUp(t *testing.T) {
 // ID-01 to ID-09, TK-08, C304, C307, CB-12: nothing is kept of a login whose
 // ID token is wrong.
 func TestBadIDTokenMakesNoSession(t *testing.T) {
+	unknown := astest.Options{TokenResponse: func(_ string, body map[string]any) {
+		body["id_token"] = astest.NewKey("ES256", "unknown").Sign(map[string]any{"alg": "ES256", "kid": "unknown"}, map[string]any{"nonce": "x"})
+	}}
 	for name, o := range map[string]astest.Options{
-		"nonce":    {IDTokenClaims: func(_ string, c map[string]any) { c["nonce"] = "other" }},
-		"no nonce": {IDTokenClaims: func(_ string, c map[string]any) { delete(c, "nonce") }},
-		"aud":      {IDTokenClaims: func(_ string, c map[string]any) { c["aud"] = "other" }},
-		"iss":      {IDTokenClaims: func(_ string, c map[string]any) { c["iss"] = "https://evil.test" }},
-		"no sub":   {IDTokenClaims: func(_ string, c map[string]any) { delete(c, "sub") }},
-		"alg none": {IDTokenHeader: func(h map[string]any) { h["alg"] = "none" }},
-		"absent":   {TokenResponse: func(_ string, body map[string]any) { delete(body, "id_token") }},
-		"no token": {TokenResponse: func(_ string, body map[string]any) { delete(body, "access_token") }},
-		"mac":      {TokenResponse: func(_ string, body map[string]any) { body["token_type"] = "mac" }},
+		"foreign key": unknown,
+		"nonce":       {IDTokenClaims: func(_ string, c map[string]any) { c["nonce"] = "other" }},
+		"no nonce":    {IDTokenClaims: func(_ string, c map[string]any) { delete(c, "nonce") }},
+		"aud":         {IDTokenClaims: func(_ string, c map[string]any) { c["aud"] = "other" }},
+		"iss":         {IDTokenClaims: func(_ string, c map[string]any) { c["iss"] = "https://evil.test" }},
+		"no sub":      {IDTokenClaims: func(_ string, c map[string]any) { delete(c, "sub") }},
+		"alg none":    {IDTokenHeader: func(h map[string]any) { h["alg"] = "none" }},
+		"absent":      {TokenResponse: func(_ string, body map[string]any) { delete(body, "id_token") }},
+		"no token":    {TokenResponse: func(_ string, body map[string]any) { delete(body, "access_token") }},
+		"mac":         {TokenResponse: func(_ string, body map[string]any) { body["token_type"] = "mac" }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, o)
 			br := browser{}
 			_, err := b.finish(br, b.begin(br))
-			if e, ok := errors.AsType[*session.LoginError](err); !ok || e.Kind != session.LoginFailed && e.Kind != session.LoginUnavailable {
-				t.Fatalf("got %v", err)
+			want := session.LoginFailed
+			if strings.Contains(name, "nonce") {
+				want = session.LoginResponseInvalid // C307: somebody else's code
 			}
+			wantKind(t, err, want)
 			if _, err := b.open(br); !errors.Is(err, session.ErrNoSession) || len(br) != 0 {
 				t.Errorf("left: %v, %v", br, err)
 			}
 		})
+	}
+}
+
+// F402: an authorization server that says when to come back is heard.
+func TestBusyServerAtLogin(t *testing.T) {
+	for name, tc := range map[string]struct {
+		header string
+		want   time.Duration
+	}{"seconds": {"7", 7 * time.Second}, "a day": {"86400", time.Minute}, "nothing": {"", time.Second}, "nonsense": {"soon", time.Second}} {
+		for _, endpoint := range []string{astest.Token, astest.JWKS} {
+			t.Run(name+" "+endpoint, func(t *testing.T) {
+				b := newBench(t, astest.Options{})
+				br := browser{}
+				params := b.begin(br)
+				b.as.Script(endpoint, astest.Answer{Status: 429, Header: http.Header{"Retry-After": {tc.header}}})
+				_, err := b.finish(br, params)
+				wantKind(t, err, session.LoginUnavailable)
+				u, ok := errors.AsType[*session.UnavailableError](err)
+				if !ok || u.RetryAfter != tc.want {
+					t.Errorf("retry after %v, want %v: %v", u.RetryAfter, tc.want, err)
+				}
+			})
+		}
 	}
 }
 
