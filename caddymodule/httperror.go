@@ -66,7 +66,7 @@ var problems = map[string]struct {
 	codeNavigationRequired: {400, "Navigation required", "This address only works as a page of its own.", false},
 	codeInvalidReturnURL:   {400, "Invalid return address", "The link that brought you here names an address that cannot be returned to.", true},
 	codeInvalidParameter:   {400, "Invalid request", "Something in this request cannot be understood.", false},
-	codeLoginStateInvalid:  {400, "Sign-in could not be completed", "This sign-in was not started in this browser, or was started too long ago. Nothing was changed.", true},
+	codeLoginStateInvalid:  {400, "Sign-in could not be completed", "What came back belongs to no sign-in that was started in this browser, or came too late. Nothing was changed.", true},
 	codeTokenUnavailable:   {502, "Sign-in service refused", "The sign-in service gave an answer that cannot be used. Trying again may help.", true},
 	codeServerUnavailable:  {503, "Sign-in service unavailable", "The sign-in service cannot be reached at the moment. You are not signed out; please try again shortly.", false},
 	codeStoreUnavailable:   {503, "Temporarily unavailable", "Sessions cannot be read at the moment. You are not signed out; please try again shortly.", false},
@@ -102,7 +102,8 @@ func (e *httpError) Unwrap() error { return e.err }
 //	no session: session_required. Ended by time, or by its tokens: session_expired;
 //	by somebody: session_revoked. A store, key ring or authorization server that
 //	cannot be had: 503, and nobody is signed out for it. An authorization server
-//	that refuses the client, or answers what cannot be used: token_unavailable.
+//	that refuses the client, or answers what cannot be used, be it metadata, keys
+//	or tokens: token_unavailable.
 func asHTTPError(err error) *httpError {
 	var (
 		own         *httpError
@@ -125,32 +126,33 @@ func asHTTPError(err error) *httpError {
 		return &httpError{code: codeRateLimited, retryAfter: limited.RetryAfter, err: err}
 	case errors.Is(err, session.ErrStoreUnavailable), errors.Is(err, session.ErrFull):
 		return &httpError{code: codeStoreUnavailable, retryAfter: 2 * time.Second, err: err}
+	case errors.Is(err, oauth.ErrUnusable), errors.Is(err, oauth.ErrUnsupported), errors.Is(err, session.ErrTokenUnavailable):
+		return &httpError{code: codeTokenUnavailable, err: err}
 	case errors.As(err, &unavailable):
 		return &httpError{code: codeServerUnavailable, retryAfter: unavailable.RetryAfter, err: err}
-	case errors.Is(err, session.ErrTokenUnavailable):
-		return &httpError{code: codeTokenUnavailable, err: err}
 	case errors.Is(err, returnurl.ErrRefused):
 		return &httpError{code: codeInvalidReturnURL, err: err}
 	case errors.Is(err, errPlainHTTP):
 		return &httpError{code: codeHTTPSRequired, err: err}
 	case errors.Is(err, errHost):
 		return &httpError{code: codeInvalidParameter, err: err}
-	case errors.As(err, &server) && server.RetryAfter > 0:
-		return &httpError{code: codeServerUnavailable, retryAfter: server.RetryAfter, err: err}
 	}
 	switch oauth.ClassOf(err) {
-	case oauth.ClassConfiguration, oauth.ClassRefused:
+	case oauth.ClassConfiguration, oauth.ClassRefused, oauth.ClassSessionOver:
 		return &httpError{code: codeTokenUnavailable, err: err}
-	default:
-		return &httpError{code: codeServerUnavailable, retryAfter: 5 * time.Second, err: err}
 	}
+	out := &httpError{code: codeServerUnavailable, retryAfter: 5 * time.Second, err: err}
+	if errors.As(err, &server) && server.RetryAfter > 0 {
+		out.retryAfter = server.RetryAfter
+	}
+	return out
 }
 
 // asLoginError answers a login that did not end well.
 func asLoginError(e *session.LoginError) *httpError {
 	out := &httpError{returnTo: e.ReturnTo, err: e}
 	switch e.Kind {
-	case session.LoginStateInvalid, session.LoginStale:
+	case session.LoginStateInvalid, session.LoginStale, session.LoginResponseInvalid:
 		out.code = codeLoginStateInvalid
 	case session.LoginRefused:
 		switch e.Code {
