@@ -111,6 +111,8 @@ type Handler struct {
 	manager *session.Manager
 	release func() // gives the manager back to its pool
 	logger  *slog.Logger
+
+	failures *failureLog
 }
 
 // CookieOptions are those of the session cookie.

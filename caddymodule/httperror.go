@@ -277,18 +277,22 @@ func (hd *handle) failByCaddy(w http.ResponseWriter, r *http.Request, status int
 	return nil
 }
 
-// logFailure tells operators of what they can do something about. Errors of
-// oauth and session print no secrets.
+// logFailure tells operators of what they can do something about, and of what
+// goes on and on at times. Errors of oauth and session print no secrets.
 func (hd *handle) logFailure(r *http.Request, e *httpError, status int) {
-	level := slog.LevelDebug
+	level, attrs := slog.LevelDebug, []any{"error_code", e.code, "status", status} // Caddy adds the uuid of the request
 	if status >= 500 {
-		level = slog.LevelWarn
+		if ok, suppressed, since := hd.bff.failures.allow(e.code, time.Now()); ok {
+			level = slog.LevelWarn
+			if suppressed > 0 {
+				attrs = append(attrs, "suppressed", suppressed, "suppressed_since", since)
+			}
+		}
 	}
 	if !hd.bff.logger.Enabled(r.Context(), level) {
 		return
 	}
-	hd.bff.logger.Log(r.Context(), level, "answered with an error",
-		"error_code", e.code, "status", status, "error", fmt.Sprint(e.err)) // Caddy adds the uuid of the request
+	hd.bff.logger.Log(r.Context(), level, "answered with an error", append(attrs, "error", fmt.Sprint(e.err))...)
 }
 
 // requestID is the identifier that Caddy gives the request: the placeholder

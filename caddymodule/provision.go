@@ -33,7 +33,7 @@ const (
 // Provision sets defaults, checks what was written and takes references to what
 // outlives this configuration. It makes no network call and opens no store.
 func (h *Handler) Provision(ctx caddy.Context) error {
-	h.logger = ctx.Slogger()
+	h.logger, h.failures = ctx.Slogger(), &failureLog{}
 	h.setDefaults()
 	repl := caddy.NewReplacer()
 	for _, v := range []*string{&h.Issuer, &h.ClientID, &h.PublicOrigin, &h.Name} {
