@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"strings"
 )
 
 // EndSessionRequest is a logout request (OpenID Connect RP-Initiated Logout
@@ -16,6 +17,36 @@ type EndSessionRequest struct {
 	LogoutHint            string
 	PostLogoutRedirectURI string
 	State                 string // sent only with a PostLogoutRedirectURI
+}
+
+// logoutHints are the authorization servers that are known to end a session for
+// client_id and logout_hint without asking the end user, and the claim of the ID
+// token that they take as the hint. By host of the issuer; one that begins with a
+// dot stands for all below it. From their documentation: Auth0, "Log Users Out of
+// Auth0 with OIDC Endpoint"; Microsoft, "OpenID Connect on the Microsoft identity
+// platform", send a sign-out request.
+var logoutHints = map[string]string{
+	".auth0.com":                       "sid",
+	"login.microsoftonline.com":        "login_hint",
+	"login.microsoftonline.us":         "login_hint",
+	"login.partner.microsoftonline.cn": "login_hint",
+}
+
+// LogoutHintClaim returns the claim whose value the authorization server takes as
+// [EndSessionRequest].LogoutHint in place of an ID token; "" when it is not known
+// to take any.
+func (c *Client) LogoutHintClaim() string {
+	u, err := url.Parse(c.cfg.Issuer)
+	if err != nil {
+		return ""
+	}
+	host := strings.ToLower(u.Hostname())
+	for known, claim := range logoutHints {
+		if host == known || known[0] == '.' && strings.HasSuffix(host, known) {
+			return claim
+		}
+	}
+	return ""
 }
 
 // EndSessionURL returns the URL that ends the end user's session at the

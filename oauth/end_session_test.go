@@ -41,3 +41,27 @@ func TestEndSessionURL(t *testing.T) { // LO-01, LO-04
 		t.Errorf("no endpoint: %q %v", raw, err)
 	}
 }
+
+// LO-02: which servers need no ID token in a URL.
+func TestLogoutHintClaim(t *testing.T) {
+	t.Parallel()
+	for issuer, want := range map[string]string{
+		"https://shop.eu.auth0.com/":                    "sid",
+		"https://SHOP.auth0.com/":                       "sid",
+		"https://login.microsoftonline.com/tenant/v2.0": "login_hint",
+		"https://login.microsoftonline.us/tenant/v2.0":  "login_hint",
+		"https://as.test":                               "",
+		"https://auth0.com.evil.test/":                  "",
+		"https://evil-auth0.com/":                       "",
+		"https://as.test/login.microsoftonline.com":     "",
+		"https://x.login.microsoftonline.com/":          "",
+	} {
+		c, err := New(Config{Issuer: issuer, ClientID: "app", AuthMethod: AuthNone})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.LogoutHintClaim(); got != want {
+			t.Errorf("%s: %q, want %q", issuer, got, want)
+		}
+	}
+}

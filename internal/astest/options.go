@@ -41,7 +41,9 @@ const (
 // server. Functions are called with the server's lock held: they must not call
 // methods of the Server.
 type Options struct {
-	// Path of the issuer, "" or "/tenant". Fixed once New has returned.
+	// Host of the issuer of a server that is not started. [as.test]
+	Host string
+	// Path of the issuer, "" or "/tenant". Fixed once New has returned, like Host.
 	Path string
 
 	ClientID     string // [app]
@@ -115,6 +117,7 @@ func (o Options) withDefaults() Options {
 			*d = v
 		}
 	}
+	def(&o.Host, "as.test")
 	def(&o.ClientID, "app")
 	def(&o.ClientSecret, "secret")
 	def(&o.User, "alice")

@@ -30,14 +30,14 @@ type Server struct {
 	address   string
 }
 
-// New returns a server whose issuer is https://as.test (plus Options.Path),
+// New returns a server whose issuer is https://as.test (or Options.Host, plus Path),
 // reachable through [Server.Transport].
 func New(o Options) *Server {
 	s := &Server{
 		opts:    o.withDefaults(),
-		base:    "https://as.test",
 		scripts: map[string][]*Answer{},
 	}
+	s.base = "https://" + s.opts.Host
 	s.grants.init()
 	s.keys = []*Key{NewKey(s.opts.Algorithm, "key-1")}
 	return s
