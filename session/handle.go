@@ -233,6 +233,9 @@ func over(err error) bool {
 type Ended struct {
 	IDToken oauth.Secret
 	Subject string
+	// LogoutHint is what the authorization server takes in place of the ID
+	// token; empty where it is not known to take anything.
+	LogoutHint string
 }
 
 // Logout ends the session everywhere and at once. The refresh token is revoked
@@ -243,7 +246,8 @@ func (s *Session) Logout(ctx context.Context) (*Ended, error) {
 	if err := s.end(ctx, ReasonLoggedOut); err != nil {
 		return nil, err
 	}
-	return &Ended{IDToken: o.tokens.id, Subject: o.facts.subject}, nil
+	hint, _ := o.tokens.claims[s.m.cfg.Client.LogoutHintClaim()].(string)
+	return &Ended{IDToken: o.tokens.id, Subject: o.facts.subject, LogoutHint: hint}, nil
 }
 
 // end makes the record a tombstone, so that no late write brings it back, and

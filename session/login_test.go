@@ -437,17 +437,33 @@ func TestLogout(t *testing.T) {
 	})
 }
 
-// LO-02: without the hint, and where it would make too long a URL.
+// LO-01, LO-02, CONTRACT section 5: the ID token is in the URL only where the
+// server may insist on it, or the configuration does.
 func TestLogoutHint(t *testing.T) {
+	filler := strings.Repeat("x", 3000)
+	const auth0, entra = "shop.eu.auth0.com", "login.microsoftonline.com"
 	for name, tc := range map[string]struct {
+		host   string
 		hint   session.IDTokenHint
-		filler int
-		sent   bool
-	}{"auto": {"", 0, true}, "auto, large": {"", 3000, false}, "on, large": {session.IDTokenHintOn, 3000, true}, "off": {session.IDTokenHintOff, 0, false}} {
+		claims map[string]any
+		want   string // logout_hint; empty: the ID token
+	}{
+		"auto":                        {want: ""},
+		"auto, large":                 {claims: map[string]any{"filler": filler}, want: "alice"},
+		"auto, hint is the sid":       {host: auth0, claims: map[string]any{"sid": "s-1"}, want: "s-1"},
+		"auto, no sid":                {host: auth0, claims: map[string]any{"sid": nil}, want: ""},
+		"auto, no sid, large":         {host: auth0, claims: map[string]any{"sid": nil, "filler": filler}, want: "alice"},
+		"auto, hint is login_hint":    {host: entra, claims: map[string]any{"login_hint": "O.CiQ"}, want: "O.CiQ"},
+		"auto, login_hint not a text": {host: entra, claims: map[string]any{"login_hint": 7}, want: ""},
+		"auto, no login_hint":         {host: entra, want: ""},
+		"on, large":                   {hint: session.IDTokenHintOn, claims: map[string]any{"filler": filler}, want: ""},
+		"on, hint is known":           {host: auth0, hint: session.IDTokenHintOn, claims: map[string]any{"sid": "s-1"}, want: ""},
+		"off":                         {hint: session.IDTokenHintOff, want: "alice"},
+		"off, hint is known":          {host: auth0, hint: session.IDTokenHintOff, claims: map[string]any{"sid": "s-1"}, want: "s-1"},
+	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, astest.Options{Claims: map[string]any{"filler": strings.Repeat("x", tc.filler)}}, func(c *session.Config) { c.IDTokenHint = tc.hint })
-			br := browser{}
-			ended, err := b.login(br).Logout(t.Context())
+			b := newBench(t, astest.Options{Host: tc.host, Claims: tc.claims}, func(c *session.Config) { c.IDTokenHint = tc.hint })
+			ended, err := b.login(browser{}).Logout(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -455,8 +471,13 @@ func TestLogoutHint(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := strings.Contains(start.URL, "id_token_hint="); got != tc.sent || tc.sent == strings.Contains(start.URL, "logout_hint=alice") {
-				t.Errorf("%s", start.URL)
+			u, err := url.Parse(start.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			q := u.Query()
+			if q.Get("client_id") != "app" || q.Get("logout_hint") != tc.want || q.Has("id_token_hint") != (tc.want == "") {
+				t.Errorf("%v", q)
 			}
 		})
 	}

@@ -20,7 +20,9 @@ type IDTokenHint string
 // The choices. Without the hint the authorization server gets client_id and
 // logout_hint, and may ask the end user to confirm.
 const (
-	IDTokenHintAuto IDTokenHint = "auto" // unless it makes the URL too long for some servers and proxies
+	// IDTokenHintAuto: not where the server is known to do with logout_hint, nor
+	// where it makes the URL too long for some servers and proxies.
+	IDTokenHintAuto IDTokenHint = "auto"
 	IDTokenHintOn   IDTokenHint = "on"
 	IDTokenHintOff  IDTokenHint = "off"
 )
@@ -55,12 +57,7 @@ func (m *Manager) StartLogout(ctx context.Context, site *Site, req StartLogoutRe
 	state := oauth.NewState()
 	request := oauth.EndSessionRequest{PostLogoutRedirectURI: req.RedirectURI, State: state.Reveal()}
 	if req.Ended != nil {
-		hint := req.Ended.IDToken
-		if m.cfg.IDTokenHint == IDTokenHintOn || m.cfg.IDTokenHint == IDTokenHintAuto && len(hint.Reveal()) <= maxIDTokenHint {
-			request.IDTokenHint = hint
-		} else {
-			request.LogoutHint = req.Ended.Subject
-		}
+		request.IDTokenHint, request.LogoutHint = m.logoutHints(req.Ended)
 	}
 	target, err := m.cfg.Client.EndSessionURL(ctx, request)
 	if err != nil || target == "" {
@@ -79,6 +76,19 @@ func (m *Manager) StartLogout(ctx context.Context, site *Site, req StartLogoutRe
 	return &LogoutStart{URL: target, Cookies: []*http.Cookie{
 		site.cookie(name, value, http.SameSiteLaxMode, int(loginLifetime.Seconds())),
 	}}, nil
+}
+
+// logoutHints gives what tells the authorization server whom to sign out: one
+// of the two.
+func (m *Manager) logoutHints(ended *Ended) (idToken oauth.Secret, logoutHint string) {
+	switch {
+	case m.cfg.IDTokenHint == IDTokenHintOn,
+		m.cfg.IDTokenHint == IDTokenHintAuto && ended.LogoutHint == "" && len(ended.IDToken.Reveal()) <= maxIDTokenHint:
+		return ended.IDToken, ""
+	case ended.LogoutHint != "":
+		return "", ended.LogoutHint
+	}
+	return "", ended.Subject
 }
 
 func (s *Site) logoutPurpose(name string) purpose {
