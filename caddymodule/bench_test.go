@@ -5,6 +5,7 @@ package caddymodule
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,14 +29,15 @@ import (
 // resource server. There is one Caddy in a process: tests that use it do not
 // run in parallel.
 type bench struct {
-	t       testing.TB
-	as      *astest.Server
-	rs      *astest.ResourceServer
-	api     string // address of the resource server
-	address string
-	logFile string
-	dir     string
-	config  []byte
+	t        testing.TB
+	as       *astest.Server
+	rs       *astest.ResourceServer
+	api      string // address of the resource server
+	address  string
+	logFile  string
+	dir      string
+	config   []byte
+	reloaded time.Time // the last time a configuration replaced another one
 }
 
 // benchOptions are what differs from test to test.
@@ -73,11 +75,7 @@ func newBench(t testing.TB, o benchOptions) *bench {
 	b.logFile = filepath.Join(b.dir, "log")
 	b.config = b.caddyfile(o)
 	b.load()
-	t.Cleanup(func() {
-		if err := caddy.Stop(); err != nil {
-			t.Errorf("stopping Caddy: %v", err)
-		}
-	})
+	t.Cleanup(b.stop)
 	return b
 }
 
@@ -124,8 +122,25 @@ http://%s:%s {
 
 func (b *bench) load() {
 	b.t.Helper()
+	again := caddy.ActiveContext().Context != nil
 	if err := caddy.Load(b.config, true); err != nil {
 		b.t.Fatalf("starting Caddy: %v", err)
+	}
+	if again {
+		b.reloaded = time.Now()
+	}
+}
+
+// stop stops Caddy once what the start of the application does in the background
+// is done: it writes into the test's directory.
+func (b *bench) stop() {
+	if app, err := caddy.ActiveContext().AppIfConfigured("bff"); err == nil {
+		app := app.(*App)
+		_ = app.ring.Load(context.Background())
+		_ = app.backend.Open(context.Background()) // some tests want it to fail
+	}
+	if err := caddy.Stop(); err != nil {
+		b.t.Errorf("stopping Caddy: %v", err)
 	}
 }
 
@@ -225,7 +240,7 @@ func (c *browser) do(method, target string, body string, header ...string) *answ
 func (c *browser) send(r *http.Request) *answer {
 	c.t.Helper()
 	resp, err := c.client.Do(r)
-	if errors.Is(err, syscall.ECONNRESET) && r.Body == nil {
+	for (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)) && r.Body == nil && time.Since(c.reloaded) < 5*time.Second {
 		// The connection was waiting at the listener of a configuration that
 		// has just gone away.
 		resp, err = c.client.Do(r)
