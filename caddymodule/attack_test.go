@@ -330,6 +330,9 @@ func TestRefusedLogin(t *testing.T) {
 			if a.location() != "" || c.jar["bff"] != "" {
 				t.Errorf("%q %v", a.location(), c.jar)
 			}
+			if !strings.Contains(a.body, `href="/bff/login?return_to=%2Fpage"`) {
+				t.Errorf("a page without a way out: %s", a.body)
+			}
 		})
 	}
 }

@@ -4,6 +4,7 @@
 package caddymodule
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -18,9 +19,14 @@ func (hd *handle) serveCallback(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodHead {
 		return nothing(w)
 	}
+	if prefetch(r) { // the code is for the user's own arrival
+		return hd.fail(w, r, &httpError{code: codeNavigationRequired, err: errors.New("callback fetched ahead")})
+	}
 	params, err := hd.callbackParams(w, r)
 	if err != nil {
-		return hd.fail(w, r, err)
+		e := asHTTPError(err)
+		e.signIn = true
+		return hd.fail(w, r, e)
 	}
 	result, err := hd.bff.manager.FinishLogin(r.Context(), hd.site, session.Callback{
 		RedirectURI: hd.redirectURI("callback"), Params: params, Request: hd.cookies,

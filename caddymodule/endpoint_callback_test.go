@@ -82,6 +82,29 @@ func TestTamperedCallback(t *testing.T) {
 	}
 }
 
+// CB-14, CB-11: what looks at a callback ahead of the user spends nothing, and
+// what cannot be read is a page with a way to try again.
+func TestCallbackLookedAt(t *testing.T) {
+	b := newBench(t, benchOptions{})
+	c := b.browser()
+	callback := c.authorize(c.startLogin("/after"))
+	c.get(callback, with(arrive, "Sec-Purpose", "prefetch")...).wantError(t, http.StatusBadRequest, codeNavigationRequired)
+	if a := c.do(http.MethodHead, callback, "", arrive...); a.StatusCode != http.StatusOK {
+		t.Errorf("HEAD: %d", a.StatusCode)
+	}
+	a := c.get(callback+"&x=%zz", arrive...)
+	a.wantError(t, http.StatusBadRequest, codeInvalidParameter)
+	if !strings.Contains(a.body, `href="/bff/login"`) {
+		t.Errorf("a page without a way out: %s", a.body)
+	}
+	if n := b.as.Count(astest.Token); n != 0 {
+		t.Errorf("%d token requests", n)
+	}
+	if a := c.get(callback, arrive...); a.StatusCode != http.StatusSeeOther || c.jar["bff"] == "" {
+		t.Errorf("the user's own arrival: %d %s", a.StatusCode, a.body)
+	}
+}
+
 // C301: none of that ends the session that the browser has.
 func TestTamperedCallbackLeavesTheSession(t *testing.T) {
 	b := newBench(t, benchOptions{})

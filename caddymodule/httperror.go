@@ -83,6 +83,7 @@ type httpError struct {
 	code       string
 	reason     session.Reason
 	retryAfter time.Duration
+	signIn     bool   // signing in may help here, though not with this code in general
 	returnTo   string // of a sign-in link on a page
 	allow      string // with codeMethodNotAllowed
 	err        error  // for the log
@@ -150,7 +151,8 @@ func asHTTPError(err error) *httpError {
 
 // asLoginError answers a login that did not end well.
 func asLoginError(e *session.LoginError) *httpError {
-	out := &httpError{returnTo: e.ReturnTo, err: e}
+	// Whatever it was, the page would be a dead end without a way to try again.
+	out := &httpError{signIn: true, returnTo: e.ReturnTo, err: e}
 	switch e.Kind {
 	case session.LoginStateInvalid, session.LoginStale, session.LoginResponseInvalid:
 		out.code = codeLoginStateInvalid
@@ -232,7 +234,7 @@ func (hd *handle) fail(w http.ResponseWriter, r *http.Request, err error) error 
 			Type: problemType + e.code, Title: p.title, Status: p.status, Code: e.code,
 			RequestID: id, Reason: e.reason, RetryAfter: seconds,
 		}
-		if p.signIn && e.code != codeInvalidReturnURL {
+		if (p.signIn || e.signIn) && e.code != codeInvalidReturnURL {
 			body.LoginURL = hd.endpointURL("login")
 		}
 		return writeJSON(w, "application/problem+json", p.status, body)
@@ -246,7 +248,7 @@ func (hd *handle) fail(w http.ResponseWriter, r *http.Request, err error) error 
 func (hd *handle) errorPage(w http.ResponseWriter, r *http.Request, e *httpError) error {
 	p := problems[e.code]
 	out := page{Title: p.title, Text: p.text, Code: e.code, RequestID: requestID(r)}
-	if p.signIn {
+	if p.signIn || e.signIn {
 		returnTo := e.returnTo
 		if returnTo == "" {
 			returnTo = hd.pageURL

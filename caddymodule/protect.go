@@ -298,7 +298,7 @@ func (p *Protect) withoutSession(hd *handle, r *http.Request, err error) error {
 	case unauthenticatedPass:
 		hd.user.session.Store(nil)
 		if len(p.Require) > 0 { // nobody has no claims
-			return &httpError{code: codeForbidden, err: fmt.Errorf("claim %s is required, and there is no session", p.Require[0].Claim)}
+			return &httpError{code: codeForbidden, signIn: true, err: fmt.Errorf("claim %s is required, and there is no session", p.Require[0].Claim)}
 		}
 		return nil
 	case unauthenticated401:
