@@ -10,6 +10,7 @@ import (
 	"log/slog"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/certmagic"
 
 	"github.com/caddy-bff/caddy-bff/session"
@@ -34,7 +35,8 @@ type App struct {
 	ring        *session.KeyRing
 	sharedRing  *sharedRing
 	storage     certmagic.Storage
-	removeStore func() // takes storage off the ring
+	removeStore func()                     // takes storage off the ring
+	placed      map[*caddyhttp.Server]bool // checked by checkPlacements
 	releases    []func()
 	logger      *slog.Logger
 }

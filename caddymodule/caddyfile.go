@@ -4,7 +4,8 @@
 package caddymodule
 
 import (
-	"slices"
+	"encoding/json"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -71,20 +72,39 @@ func parseBFF(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //	    error_pages builtin|caddy
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	if err := unmarshalOptions(d, h.unmarshalOption); err != nil {
+	o := newOptions(d)
+	if err := o.directive(h.unmarshalOption); err != nil {
 		return err
 	}
-	switch {
-	case h.Issuer == "":
-		return d.Err("bff needs an issuer")
-	case h.ClientID == "":
-		return d.Err("bff needs a client_id")
-	case h.ClientSecret == "" && h.ClientAuth != "none":
-		return d.Err("bff needs a client_secret, or client_auth none for a public client")
-	case h.ClientSecret != "" && h.ClientAuth == "none":
-		return d.Err("client_auth none takes no client_secret")
+	return o.locate(h.checkWritten())
+}
+
+// checkWritten finds, before anything runs, what Provision would find in the
+// values that hold no placeholder.
+func (h *Handler) checkWritten() error {
+	if err := h.checkRequired(); err != nil {
+		return err
 	}
-	return nil
+	if h.ClientSecret != "" {
+		if err := checkSecretText("client_secret", h.ClientSecret); err != nil {
+			return err
+		}
+	}
+	written, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	var loaded Handler // as it will be, so that defaults do not get into what was written
+	if err := json.Unmarshal(written, &loaded); err != nil {
+		return err
+	}
+	loaded.setDefaults()
+	for _, v := range loaded.replaced() {
+		if strings.Contains(*v.value, "{") {
+			*v.value = ""
+		}
+	}
+	return loaded.check()
 }
 
 func (h *Handler) unmarshalOption(o *options) error {
@@ -94,9 +114,9 @@ func (h *Handler) unmarshalOption(o *options) error {
 	case "client_id":
 		return o.text(&h.ClientID)
 	case "client_secret":
-		return o.text(&h.ClientSecret)
+		return o.secret(&h.ClientSecret)
 	case "client_auth":
-		return o.choice(&h.ClientAuth, "client_secret_basic", "client_secret_post", "none")
+		return o.text(&h.ClientAuth)
 	case "name":
 		return o.text(&h.Name)
 	case "scope":
@@ -106,7 +126,7 @@ func (h *Handler) unmarshalOption(o *options) error {
 	case "login_param":
 		return o.list(&h.LoginParam)
 	case "response_mode":
-		return o.choice(&h.ResponseMode, responseModeQuery, responseModeFormPost)
+		return o.text(&h.ResponseMode)
 	case "trust_ca":
 		return o.list(&h.TrustCA)
 	case "http_timeout":
@@ -139,7 +159,7 @@ func (h *Handler) unmarshalOption(o *options) error {
 	case "csrf_header":
 		return h.unmarshalCSRFHeader(o)
 	case "error_pages":
-		return o.choice(&h.ErrorPages, errorPagesBuiltin, errorPagesCaddy)
+		return o.text(&h.ErrorPages)
 	}
 	return o.unrecognized()
 }
@@ -150,13 +170,13 @@ func (h *Handler) unmarshalAuthorizationParam(o *options) error {
 		return o.d.Errf("%s needs a name and a value", o.path)
 	}
 	name, value := args[0], args[1]
-	if slices.Contains(h.AuthorizationParam[name], value) {
-		return o.d.Errf("%s '%s' already has the value '%s'", o.path, name, value)
-	}
 	if h.AuthorizationParam == nil {
 		h.AuthorizationParam = make(map[string][]string)
 	}
 	h.AuthorizationParam[name] = append(h.AuthorizationParam[name], value)
+	if err := h.checkAuthorizationParam(name); err != nil {
+		return o.d.WrapErr(err) // here, as every line is an option of its own
+	}
 	return nil
 }
 
@@ -175,7 +195,7 @@ func (h *Handler) unmarshalCSRFHeader(o *options) error {
 func (c *CookieOptions) unmarshalOption(o *options) error {
 	switch o.name {
 	case "same_site":
-		return o.choice(&c.SameSite, "strict", "lax")
+		return o.text(&c.SameSite)
 	}
 	return o.unrecognized()
 }
@@ -195,7 +215,7 @@ func (r *RefreshOptions) unmarshalOption(o *options) error {
 	case "before":
 		return o.duration(&r.Before)
 	case "on":
-		return o.choice(&r.On, "invalid_token", "any_401")
+		return o.text(&r.On)
 	case "rotation":
 		return r.unmarshalRotation(o)
 	}
@@ -207,29 +227,25 @@ func (r *RefreshOptions) unmarshalRotation(o *options) error {
 		return err
 	}
 	args := o.d.RemainingArgs()
-	switch {
-	case len(args) == 0:
+	switch len(args) {
+	case 0:
 		return o.d.Errf("%s needs a value", o.path)
-	case !slices.Contains([]string{"auto", "none", "strict", "grace"}, args[0]):
-		return o.d.Errf("%s is '%s', should be one of: auto, none, strict, grace <duration>", o.path, args[0])
-	case args[0] == "grace" && len(args) == 1:
-		return o.d.Errf("%s grace needs a duration", o.path)
-	case args[0] != "grace" && len(args) > 1:
-		return o.d.Errf("unexpected argument '%s' of %s", args[1], o.path)
-	case len(args) > 2:
+	case 1:
+	case 2:
+		if err := o.parseDuration(&r.RotationGrace, args[1]); err != nil {
+			return err
+		}
+	default:
 		return o.d.Errf("unexpected argument '%s' of %s", args[2], o.path)
 	}
 	r.Rotation = args[0]
-	if args[0] == "grace" {
-		return o.parseDuration(&r.RotationGrace, args[1])
-	}
 	return nil
 }
 
 func (a *AccessTokenOptions) unmarshalOption(o *options) error {
 	switch o.name {
 	case "validate":
-		return o.choice(&a.Validate, "auto", "jwt", "expiry")
+		return o.text(&a.Validate)
 	case "audience":
 		return o.list(&a.Audience)
 	case "leeway":
@@ -243,9 +259,9 @@ func (l *LogoutOptions) unmarshalOption(o *options) error {
 	case "return_to":
 		return o.text(&l.ReturnTo)
 	case "revoke":
-		return o.choice(&l.Revoke, "on", "off")
+		return o.text(&l.Revoke)
 	case "id_token_hint":
-		return o.choice(&l.IDTokenHint, "auto", "on", "off")
+		return o.text(&l.IDTokenHint)
 	}
 	return o.unrecognized()
 }

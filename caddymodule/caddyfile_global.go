@@ -38,7 +38,13 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "store":
 			return a.unmarshalStore(o)
 		case "keys":
-			return o.list(&a.Keys)
+			if err := o.secrets(&a.Keys); err != nil {
+				return err
+			}
+			if err := checkWrittenKeys(a.Keys); err != nil {
+				return o.d.WrapErr(err)
+			}
+			return nil
 		}
 		return o.unrecognized()
 	})

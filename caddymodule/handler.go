@@ -5,10 +5,12 @@ package caddymodule
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"path"
 	"strings"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -113,6 +115,13 @@ type Handler struct {
 	logger  *slog.Logger
 
 	failures *failureLog
+	said     *said
+}
+
+// said is what a handler logs once.
+type said struct {
+	cleartext sync.Once // that plain http is for development
+	nested    sync.Once // that another bff serves its endpoints
 }
 
 // CookieOptions are those of the session cookie.
@@ -197,12 +206,43 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if h.backend.Retain() {
 		defer h.backend.Release()
 	}
+	if err := h.checkAlone(r); err != nil {
+		return err
+	}
 	hd := h.newHandle(r)
+	if hd.siteErr == nil && strings.HasPrefix(hd.origin, "http://") {
+		h.warnCleartext(hd.origin)
+	}
 	r = r.WithContext(context.WithValue(r.Context(), handleKey{}, hd))
 	if name, ours := h.endpoint(hd); ours {
 		return hd.serveEndpoint(w, r, name)
 	}
 	return next.ServeHTTP(w, r)
+}
+
+// warnCleartext says once that a site is not for production.
+func (h *Handler) warnCleartext(origin string) {
+	h.said.cleartext.Do(func() {
+		h.logger.Warn("plain http on loopback is for development only: the cookies are without Secure and without the prefix __Host-Http-, so do not keep real sessions here", "origin", origin)
+	})
+}
+
+// errNested: two `bff` ran on one request, and the first serves the endpoints of both.
+var errNested = errors.New("two bff with overlapping base paths handle the same request")
+
+// checkAlone refuses a request that another `bff` with the same endpoints has
+// handled: its user would be asked to sign in again and again. The configuration
+// is refused where that can be seen; here matchers turned out to overlap.
+func (h *Handler) checkAlone(r *http.Request) error {
+	earlier, ok := handleFrom(r.Context())
+	if !ok || !overlapping(earlier.bff.BasePath, h.BasePath) {
+		return nil
+	}
+	h.said.nested.Do(func() {
+		h.logger.Error("two bff handle the same request, and the first serves the endpoints of both: keep them apart with handle blocks, "+
+			"or give them base paths of which neither is below the other", "first", earlier.bff.String(), "second", h.String(), "path", r.URL.Path)
+	})
+	return caddyhttp.Error(http.StatusInternalServerError, errNested)
 }
 
 // endpoint reports whether the path that the browser sent is below the base

@@ -41,7 +41,7 @@ type configuredRing struct{ secrets []*configSecret }
 func newConfiguredRing(raw []string) (*configuredRing, error) {
 	c := &configuredRing{}
 	for i, r := range raw {
-		s, err := newConfigSecret(fmt.Sprintf("keys, number %d", i+1), r)
+		s, err := newConfigSecret(ringOption(i), r)
 		if err != nil {
 			return nil, err
 		}
@@ -59,21 +59,52 @@ func (c *configuredRing) LoadRing(context.Context) ([]session.RingKey, error) {
 		if err != nil {
 			return nil, err
 		}
-		for line := range strings.Lines(v.Reveal()) {
-			line = strings.TrimSpace(line)
-			if line == "" {
-				continue
-			}
-			if len(line) < session.MinKeySize {
-				return nil, fmt.Errorf("%s: a key has %d bytes, needs at least %d", s.option, len(line), session.MinKeySize)
-			}
-			keys = append(keys, session.RingKey{Secret: []byte(line)})
+		more, err := parseRingKeys(s.option, v.Reveal())
+		if err != nil {
+			return nil, err
 		}
-	}
-	if len(keys) == 0 {
-		return nil, errors.New("keys: there is none")
+		keys = append(keys, more...)
 	}
 	return keys, nil
+}
+
+// parseRingKeys reads keys, one a line. No error says anything of a key but its length.
+func parseRingKeys(option, text string) ([]session.RingKey, error) {
+	var keys []session.RingKey
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if line == "" {
+			continue
+		}
+		if len(line) < session.MinKeySize {
+			return nil, wrong(option, "%s: a key has %d bytes, needs at least %d", option, len(line), session.MinKeySize)
+		}
+		keys = append(keys, session.RingKey{Secret: []byte(line)})
+	}
+	if len(keys) == 0 {
+		return nil, wrong(option, "%s: there is none", option)
+	}
+	return keys, nil
+}
+
+// ringOption names one of the secrets of the option keys, counted from 0.
+func ringOption(i int) string { return fmt.Sprintf("keys, number %d", i+1) }
+
+// checkWrittenKeys finds what newConfiguredRing would find in what holds no
+// placeholder.
+func checkWrittenKeys(raw []string) error {
+	for i, r := range raw {
+		if err := checkSecretText(ringOption(i), r); err != nil {
+			return err
+		}
+		if strings.Contains(r, "{") {
+			continue
+		}
+		if _, err := parseRingKeys(ringOption(i), r); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // poolKey goes by what was written, since the values may change under it.

@@ -4,6 +4,8 @@
 package caddymodule
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,20 +23,67 @@ type options struct {
 	name string
 	path string // the option's name with those of the blocks around it
 	seen map[string]bool
+	at   map[string]caddyfile.Token // where, by path; the directive at ""
 }
 
 // unmarshalOptions consumes the name that d is about to give, refuses
 // arguments, and calls each for every option of the block.
 func unmarshalOptions(d *caddyfile.Dispenser, each func(*options) error) error {
-	d.Next()
-	if d.NextArg() {
-		return d.Errf("unexpected argument '%s'", d.Val())
-	}
-	return newOptions(d).block(d.Nesting(), each)
+	return newOptions(d).directive(each)
 }
 
 func newOptions(d *caddyfile.Dispenser) *options {
-	return &options{d: d, seen: make(map[string]bool)}
+	return &options{d: d, seen: make(map[string]bool), at: make(map[string]caddyfile.Token)}
+}
+
+func (o *options) directive(each func(*options) error) error {
+	o.d.Next()
+	o.at[""] = o.d.Token()
+	if o.d.NextArg() {
+		return o.d.Errf("unexpected argument '%s'", o.d.Val())
+	}
+	return o.block(o.d.Nesting(), each)
+}
+
+// locate adds file and line to an error that was found after the whole block was
+// read: those of the option that it is about, else of the directive.
+func (o *options) locate(err error) error {
+	if err == nil {
+		return nil
+	}
+	token := o.at[""]
+	var wrong *optionError
+	if errors.As(err, &wrong) {
+		if t, ok := o.at[wrong.option]; ok {
+			token = t
+		}
+	}
+	d := caddyfile.NewDispenser([]caddyfile.Token{token})
+	d.Next()
+	return d.WrapErr(err)
+}
+
+// optionError is what is wrong with an option. Its text names the option, and
+// the value unless that is a secret.
+type optionError struct {
+	option string // with those of the blocks around it; empty: one is missing
+	err    error
+}
+
+func (e *optionError) Error() string { return e.err.Error() }
+func (e *optionError) Unwrap() error { return e.err }
+
+// wrong makes an optionError. The text has to name the option.
+func wrong(option, format string, args ...any) error {
+	return &optionError{option: option, err: fmt.Errorf(format, args...)}
+}
+
+// oneOf checks an option that has to be one of a few words.
+func oneOf(option, value string, words ...string) error {
+	if slices.Contains(words, value) {
+		return nil
+	}
+	return wrong(option, "%s is %q, should be one of: %s", option, value, strings.Join(words, ", "))
 }
 
 func (o *options) block(nesting int, each func(*options) error) error {
@@ -42,6 +91,7 @@ func (o *options) block(nesting int, each func(*options) error) error {
 	for o.d.NextBlock(nesting) {
 		o.name = o.d.Val()
 		o.path = strings.TrimSpace(around + " " + o.name)
+		o.at[o.path] = o.d.Token()
 		if err := each(o); err != nil {
 			return err
 		}
@@ -117,13 +167,48 @@ func (o *options) text(v *string) (err error) {
 	return err
 }
 
+// secret reads one argument, which no message repeats: not the rest of a secret
+// with a space in it either.
+func (o *options) secret(v *string) error {
+	var all []string
+	if err := o.secrets(&all); err != nil {
+		return err
+	}
+	if len(all) > 1 {
+		return o.d.Errf("%s takes one value, has %d; put one with spaces into quotes", o.path, len(all))
+	}
+	*v = all[0]
+	return nil
+}
+
+// secrets reads one or more arguments, none of them twice, which no message
+// repeats.
+func (o *options) secrets(v *[]string) error {
+	if err := o.once(); err != nil {
+		return err
+	}
+	*v = o.d.RemainingArgs()
+	if len(*v) == 0 {
+		return o.d.Errf("%s needs a value", o.path)
+	}
+	for i, s := range *v {
+		if s == "" {
+			return o.d.Errf("%s is empty", o.path)
+		}
+		if slices.Contains((*v)[:i], s) {
+			return o.d.Errf("%s has the same value twice, as number %d", o.path, i+1)
+		}
+	}
+	return nil
+}
+
 // choice reads one of the words.
 func (o *options) choice(v *string, words ...string) error {
 	if err := o.text(v); err != nil {
 		return err
 	}
-	if !slices.Contains(words, *v) {
-		return o.d.Errf("%s is '%s', should be one of: %s", o.path, *v, strings.Join(words, ", "))
+	if err := oneOf(o.path, *v, words...); err != nil {
+		return o.d.WrapErr(err)
 	}
 	return nil
 }
@@ -159,7 +244,7 @@ func (o *options) duration(v *caddy.Duration) error {
 func (o *options) parseDuration(v *caddy.Duration, word string) error {
 	d, err := caddy.ParseDuration(word)
 	if err != nil || d <= 0 {
-		return o.d.Errf("%s is '%s', should be a duration such as %s", o.path, word, 90*time.Second)
+		return o.d.Errf("%s is %q, should be a duration above zero, such as %s", o.path, word, 90*time.Second)
 	}
 	*v = caddy.Duration(d)
 	return nil
@@ -172,7 +257,7 @@ func (o *options) count(v *int64) error {
 	}
 	n, err := strconv.ParseInt(word, 10, 64)
 	if err != nil || n <= 0 {
-		return o.d.Errf("%s is '%s', should be a positive number", o.path, word)
+		return o.d.Errf("%s is %q, should be a number above zero", o.path, word)
 	}
 	*v = n
 	return nil

@@ -139,11 +139,14 @@ func (p *Protect) unmarshalOption(d *caddyfile.Dispenser) (known bool, err error
 }
 
 func (p *Protect) unmarshalRule(o *options) error {
-	args := o.d.RemainingArgs()
-	if len(args) < 2 {
-		return o.d.Errf("%s needs a claim and at least one value", o.path)
+	var rule Rule
+	if args := o.d.RemainingArgs(); len(args) > 0 {
+		rule = Rule{Claim: args[0], Values: args[1:]}
 	}
-	p.Require = append(p.Require, Rule{Claim: args[0], Values: args[1:]})
+	if err := rule.check(); err != nil {
+		return o.d.WrapErr(err)
+	}
+	p.Require = append(p.Require, rule)
 	return nil
 }
 
@@ -160,7 +163,7 @@ func (p *Protect) MarshalJSON() ([]byte, error) {
 }
 
 // Provision sets defaults and checks what was written.
-func (p *Protect) Provision(caddy.Context) error {
+func (p *Protect) Provision(ctx caddy.Context) error {
 	setDefault(&p.Unauthenticated, unauthenticatedAuto)
 	setDefault(&p.CSRF, csrfAuto)
 	setDefault(&p.Activity, "on")
@@ -180,11 +183,11 @@ func (p *Protect) Provision(caddy.Context) error {
 		}
 	}
 	for _, rule := range p.Require {
-		if rule.Claim == "" || len(rule.Values) == 0 {
-			return errors.New("require needs a claim and at least one value")
+		if err := rule.check(); err != nil {
+			return err
 		}
 	}
-	return nil
+	return checkPlacements(ctx)
 }
 
 // errNoBFF: nothing on this request's way makes sessions available.

@@ -7,16 +7,13 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"golang.org/x/net/http/httpguts"
 
 	"github.com/caddy-bff/caddy-bff/oauth"
 	"github.com/caddy-bff/caddy-bff/session"
@@ -26,6 +23,8 @@ const (
 	errorPagesBuiltin = "builtin"
 	errorPagesCaddy   = "caddy"
 
+	defaultBasePath = "/bff"
+
 	responseModeQuery    = "query"
 	responseModeFormPost = "form_post"
 )
@@ -33,15 +32,25 @@ const (
 // Provision sets defaults, checks what was written and takes references to what
 // outlives this configuration. It makes no network call and opens no store.
 func (h *Handler) Provision(ctx caddy.Context) error {
-	h.logger, h.failures = ctx.Slogger(), &failureLog{}
+	h.logger, h.failures, h.said = ctx.Slogger(), &failureLog{}, new(said)
 	h.setDefaults()
+	if err := h.provision(ctx); err != nil {
+		return fmt.Errorf("bff of %s%s: %w", loadingSite(ctx), h.called(), err)
+	}
+	return nil
+}
+
+func (h *Handler) provision(ctx caddy.Context) error {
+	if err := h.checkRequired(); err != nil {
+		return err
+	}
 	repl := caddy.NewReplacer()
-	for _, v := range []*string{&h.Issuer, &h.ClientID, &h.PublicOrigin, &h.Name} {
-		out, err := repl.ReplaceOrErr(*v, true, true)
+	for _, v := range h.replaced() {
+		out, err := repl.ReplaceOrErr(*v.value, true, true)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s is %q: %w", v.option, *v.value, err)
 		}
-		*v = out
+		*v.value = out
 	}
 	if err := h.check(); err != nil {
 		return err
@@ -51,12 +60,49 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.app = app.(*App)
+	if err := checkPlacements(ctx); err != nil {
+		return err
+	}
+	if strings.HasPrefix(h.publicOrigin, "http://") {
+		h.warnCleartext(h.publicOrigin)
+	}
 	return h.takeManager()
+}
+
+// replaced are the options in which placeholders are replaced, once, at load.
+func (h *Handler) replaced() []struct {
+	option string
+	value  *string
+} {
+	return []struct {
+		option string
+		value  *string
+	}{{"issuer", &h.Issuer}, {"client_id", &h.ClientID}, {"public_origin", &h.PublicOrigin}, {"name", &h.Name}}
+}
+
+// String names the handler in messages.
+func (h *Handler) String() string {
+	s := fmt.Sprintf("bff (base_path %s, client_id %s, issuer %s", h.BasePath, h.ClientID, withoutUserInfo(h.Issuer))
+	if h.Name != "" {
+		s += ", name " + h.Name
+	}
+	return s + ")"
+}
+
+// called tells the applications of a site apart in messages.
+func (h *Handler) called() string {
+	switch {
+	case h.Name != "":
+		return fmt.Sprintf(" (name %s)", h.Name)
+	case h.ClientID != "":
+		return fmt.Sprintf(" (client_id %s)", h.ClientID)
+	}
+	return ""
 }
 
 func (h *Handler) setDefaults() {
 	setDefault(&h.ResponseMode, responseModeQuery)
-	setDefault(&h.BasePath, "/bff")
+	setDefault(&h.BasePath, defaultBasePath)
 	setDefault(&h.ErrorPages, errorPagesBuiltin)
 	if h.ClientAuth == "" && h.ClientSecret != "" {
 		h.ClientAuth = string(oauth.AuthClientSecretBasic)
@@ -98,138 +144,6 @@ func setDefault(v *string, to string) {
 	if *v == "" {
 		*v = to
 	}
-}
-
-// check turns what was written into what is used.
-func (h *Handler) check() error {
-	if h.Issuer == "" || h.ClientID == "" {
-		return errors.New("issuer and client_id are required")
-	}
-	for _, o := range []struct {
-		name, value string
-		allowed     []string
-	}{
-		{"response_mode", h.ResponseMode, []string{responseModeQuery, responseModeFormPost}},
-		{"error_pages", h.ErrorPages, []string{errorPagesBuiltin, errorPagesCaddy}},
-		{"cookie same_site", h.Cookie.SameSite, []string{"strict", "lax"}},
-		{"refresh on", h.Refresh.On, []string{"invalid_token", "any_401"}},
-		{"refresh rotation", h.Refresh.Rotation, []string{"auto", "none", "strict", "grace"}},
-		{"access_token validate", h.AccessToken.Validate, []string{"auto", "jwt", "expiry"}},
-		{"logout revoke", h.Logout.Revoke, []string{"on", "off"}},
-		{"logout id_token_hint", h.Logout.IDTokenHint, []string{"auto", "on", "off"}},
-	} {
-		if !slices.Contains(o.allowed, o.value) {
-			return fmt.Errorf("%s is %q, should be one of: %s", o.name, o.value, strings.Join(o.allowed, ", "))
-		}
-	}
-	if (h.Refresh.Rotation == "grace") != (h.Refresh.RotationGrace > 0) {
-		return errors.New("refresh rotation: grace, and only grace, takes a duration")
-	}
-	for name, d := range map[string]caddy.Duration{
-		"http_timeout": h.HTTPTimeout, "session idle_timeout": h.Session.IdleTimeout, "session lifetime": h.Session.Lifetime,
-		"refresh before": h.Refresh.Before, "access_token leeway": h.AccessToken.Leeway, "refresh rotation": h.Refresh.RotationGrace,
-	} {
-		if d < 0 {
-			return fmt.Errorf("%s is negative", name)
-		}
-	}
-	if err := h.checkClient(); err != nil {
-		return err
-	}
-	if err := h.checkOrigins(); err != nil {
-		return err
-	}
-	if h.AccessToken.Validate == "expiry" && (len(h.AccessToken.Audience) > 0 || h.AccessToken.Leeway > 0) {
-		return errors.New("access_token: audience and leeway mean nothing with validate expiry")
-	}
-	h.healAny401 = h.Refresh.On == "any_401"
-	if !slices.Contains(h.Claims, "*") {
-		h.claims = make(map[string]bool, len(h.Claims))
-		for _, c := range h.Claims {
-			h.claims[c] = true
-		}
-	}
-	return h.checkPaths()
-}
-
-func (h *Handler) checkClient() error {
-	for _, name := range h.LoginParam {
-		if slices.Contains(reservedLoginParams, name) {
-			return fmt.Errorf("login_param: %s is not for the browser to say", name)
-		}
-	}
-	switch oauth.AuthMethod(h.ClientAuth) {
-	case oauth.AuthClientSecretBasic, oauth.AuthClientSecretPost:
-		if h.ClientSecret == "" {
-			return fmt.Errorf("client_auth %s needs a client_secret", h.ClientAuth)
-		}
-	case oauth.AuthNone:
-		if h.ClientSecret != "" {
-			return errors.New("client_auth none takes no client_secret")
-		}
-	case "":
-		return errors.New("the client has no credential: give a client_secret, or client_auth none for a public client")
-	default:
-		return fmt.Errorf("client_auth is %q, should be one of: client_secret_basic, client_secret_post, none", h.ClientAuth)
-	}
-	return nil
-}
-
-func (h *Handler) checkOrigins() error {
-	if h.PublicOrigin != "" {
-		origin, err := parseOrigin(h.PublicOrigin)
-		if err != nil {
-			return fmt.Errorf("public_origin: %w", err)
-		}
-		h.publicOrigin = origin
-	}
-	for _, list := range []struct {
-		option string
-		in     []string
-		out    *[]string
-	}{
-		{"return_origins", h.ReturnOrigins, &h.returnURLs.Origins},
-		{"trusted_origins", h.TrustedOrigins, &h.trustedOrigins},
-	} {
-		*list.out = nil
-		for _, s := range list.in {
-			origin, err := parseOrigin(s)
-			if err != nil {
-				return fmt.Errorf("%s: %w", list.option, err)
-			}
-			*list.out = append(*list.out, origin)
-		}
-	}
-	return nil
-}
-
-func (h *Handler) checkPaths() error {
-	h.returnURLs.BasePath = "" // it is looked at itself first
-	base, err := h.returnURLs.Parse(h.BasePath)
-	if err != nil || base != h.BasePath || len(base) < 2 || strings.HasSuffix(base, "/") || strings.ContainsAny(base, "?#%") {
-		return fmt.Errorf("base_path is %q, should be a plain path such as /bff", h.BasePath)
-	}
-	h.returnURLs.BasePath = h.BasePath
-	if h.afterLogout, err = h.returnURLs.Parse(h.Logout.ReturnTo); err != nil {
-		return fmt.Errorf("logout return_to %q: %w", h.Logout.ReturnTo, err)
-	}
-	h.csrfName, h.csrfValue = http.CanonicalHeaderKey(h.CSRFHeader.Name), h.CSRFHeader.Value
-	if !httpguts.ValidHeaderFieldName(h.CSRFHeader.Name) || h.csrfValue == "" || !httpguts.ValidHeaderFieldValue(h.csrfValue) {
-		return errors.New("csrf_header needs the name of a header and a value")
-	}
-	if safelisted[strings.ToLower(h.csrfName)] {
-		return fmt.Errorf("csrf_header: %s is a header that any page may send", h.CSRFHeader.Name)
-	}
-	h.clientModule = newClientModule(h.csrfName, h.csrfValue)
-	return nil
-}
-
-// safelisted are request headers that a foreign page sends without a preflight
-// (Fetch standard), or that browsers send by themselves.
-var safelisted = map[string]bool{
-	"accept": true, "accept-language": true, "content-language": true, "content-type": true, "range": true,
-	"origin": true, "referer": true, "user-agent": true, "cookie": true, "host": true, "authorization": true,
-	"connection": true, "content-length": true, "accept-encoding": true,
 }
 
 // takeManager makes the session manager, or shares the one of an equal

@@ -22,10 +22,27 @@ func provision(t *testing.T, config string) error {
 	t.Helper()
 	handler := `{"handler":"bff",` + strings.TrimPrefix(config, "{")
 	handler = strings.Replace(handler, `"bff",}`, `"bff"}`, 1)
-	whole := fmt.Sprintf(`{"admin":{"disabled":true},"storage":{"module":"file_system","root":%q},"logging":{"logs":{"default":{"writer":{"output":"discard"}}}},
-		"apps":{"http":{"servers":{"s":{"listen":["127.0.0.1:0"],"routes":[{"handle":[%s]}]}}}}}`, t.TempDir(), handler)
+	return validate(t, fmt.Sprintf(`{"apps":{"http":{"servers":{"s":{"listen":["127.0.0.1:0"],"routes":[{"handle":[%s]}]}}}}}`, handler))
+}
+
+// validate does what `caddy validate` does, with nothing of it left behind.
+func validate(t *testing.T, config string) error {
+	t.Helper()
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(config), &members); err != nil {
+		t.Fatal(err)
+	}
+	members["admin"] = json.RawMessage(`{"disabled":true}`)
+	members["storage"] = json.RawMessage(fmt.Sprintf(`{"module":"file_system","root":%q}`, t.TempDir()))
+	if members["logging"] == nil {
+		members["logging"] = json.RawMessage(`{"logs":{"default":{"writer":{"output":"discard"}}}}`)
+	}
+	whole, err := json.Marshal(members)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var cfg caddy.Config
-	if err := json.Unmarshal([]byte(whole), &cfg); err != nil {
+	if err := json.Unmarshal(whole, &cfg); err != nil {
 		t.Fatal(err)
 	}
 	return caddy.Validate(&cfg)
@@ -40,7 +57,7 @@ func TestConfigErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	for config, want := range map[string]string{
-		`{}`: "issuer", `{"issuer":"https://as.example.com"}`: "client_id", `{"issuer":"https://as.example.com","client_id":"app"}`: "no credential",
+		`{}`: "issuer", `{"issuer":"https://as.example.com"}`: "client_id", `{"issuer":"https://as.example.com","client_id":"app"}`: "needs a client_secret",
 		`{"issuer":"http://as.example.com","client_id":"app","client_auth":"none"}`:                                 "loopback",
 		`{"issuer":"https://as.example.com","client_id":"app","client_auth":"client_secret_post"}`:                  "needs a client_secret",
 		`{"issuer":"https://as.example.com","client_id":"app","client_auth":"private_key_jwt","client_secret":"x"}`: "client_auth is",
@@ -60,10 +77,10 @@ func TestConfigErrors(t *testing.T) {
 		`{` + ok + `,"response_mode":"fragment"}`:                      "response_mode",
 		`{` + ok + `,"error_pages":"none"}`:                            "error_pages",
 		`{` + ok + `,"cookie":{"same_site":"none"}}`:                   "same_site",
-		`{` + ok + `,"session":{"lifetime":-1}}`:                       "negative",
+		`{` + ok + `,"session":{"lifetime":-1}}`:                       "should be above zero",
 		`{` + ok + `,"refresh":{"on":"403"}}`:                          "refresh on",
 		`{` + ok + `,"refresh":{"rotation":"grace"}}`:                  "grace",
-		`{` + ok + `,"refresh":{"rotation_grace":5}}`:                  "grace",
+		`{` + ok + `,"refresh":{"rotation_grace":5}}`:                  "takes no duration",
 		`{` + ok + `,"access_token":{"validate":"introspection"}}`:     "validate",
 		`{` + ok + `,"access_token":{"validate":"expiry","leeway":1}}`: "leeway",
 		`{` + ok + `,"logout":{"return_to":"//evil.com"}}`:             "return_to",

@@ -18,6 +18,18 @@ type Rule struct {
 	Values []string `json:"values,omitempty"`
 }
 
+// check says what a rule has to have. An empty value would let in whoever has
+// the claim without anything in it.
+func (r Rule) check() error {
+	switch {
+	case r.Claim == "" || len(r.Values) == 0:
+		return wrong("require", "require needs a claim and at least one value")
+	case slices.Contains(r.Values, ""):
+		return wrong("require", "require %s has an empty value", r.Claim)
+	}
+	return nil
+}
+
 // holds reports whether the claim is, or has, one of the values. A claim that is
 // absent, or of a kind that has no text, is never right.
 func (r Rule) holds(claims map[string]any) bool {

@@ -4,7 +4,6 @@
 package caddymodule
 
 import (
-	"fmt"
 	"strings"
 	"sync"
 
@@ -27,6 +26,9 @@ type configSecret struct {
 // newConfigSecret resolves raw once, so that an empty or missing secret is an
 // error of the configuration.
 func newConfigSecret(option, raw string) (*configSecret, error) {
+	if err := checkSecretText(option, raw); err != nil {
+		return nil, err
+	}
 	s := &configSecret{option: option, raw: raw}
 	v, err := s.resolve()
 	if err != nil {
@@ -34,6 +36,19 @@ func newConfigSecret(option, raw string) (*configSecret, error) {
 	}
 	s.last = v
 	return s, nil
+}
+
+// checkSecretText finds what is wrong with a secret as it was written, before
+// any placeholder is looked up.
+func checkSecretText(option, raw string) error {
+	switch {
+	case strings.TrimSpace(raw) == "":
+		return wrong(option, "%s is empty", option)
+	case strings.Contains(raw, "{http."):
+		// The Caddyfile's short forms, {host} for instance, have become one of these.
+		return wrong(option, "%s has a placeholder that only requests have; if these braces are part of the secret, keep it in a file or a variable", option)
+	}
+	return nil
 }
 
 // literal reports whether the secret itself stands in the configuration.
@@ -56,14 +71,29 @@ func (s *configSecret) value() (oauth.Secret, error) {
 	return v, nil
 }
 
+// unset stands for the value of a placeholder that has none. It is in no file
+// or variable that anybody would write.
+const unset = "\x00unset\x00"
+
+// resolve replaces the placeholders that are known. Other braces are characters
+// of the secret, and no message says anything of it but a placeholder that is
+// all there is.
 func (s *configSecret) resolve() (oauth.Secret, error) {
-	v, err := caddy.NewReplacer().ReplaceOrErr(s.raw, true, true)
-	if err != nil {
-		// The replacer's message names the placeholder, never its value.
-		return "", fmt.Errorf("%s: %w", s.option, err)
-	}
-	if strings.TrimSpace(v) == "" {
-		return "", fmt.Errorf("%s is empty", s.option)
+	v := caddy.NewReplacer().ReplaceKnown(s.raw, unset)
+	switch {
+	case strings.Contains(v, unset) && wholePlaceholder(s.raw):
+		return "", wrong(s.option, "%s is empty: %s is not set, or cannot be read", s.option, s.raw)
+	case strings.Contains(v, unset):
+		return "", wrong(s.option, "%s has a placeholder that is not set, or cannot be read", s.option)
+	case strings.TrimSpace(v) == "":
+		return "", wrong(s.option, "%s is empty", s.option)
 	}
 	return oauth.Secret(v), nil
+}
+
+// wholePlaceholder reports a text that is one placeholder of a variable or file,
+// and nothing more.
+func wholePlaceholder(raw string) bool {
+	inner, ok := strings.CutSuffix(raw, "}")
+	return ok && (strings.HasPrefix(inner, "{env.") || strings.HasPrefix(inner, "{file.")) && !strings.ContainsAny(inner[1:], "{}")
 }

@@ -5,11 +5,9 @@ package caddymodule
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"strconv"
 
 	"github.com/dustin/go-humanize"
 	"go.uber.org/zap"
@@ -163,8 +161,6 @@ func (t *Transport) unmarshalReplayBuffer(d *caddyfile.Dispenser) error {
 // maxReplayBuffer bounds what one request may hold in memory.
 const maxReplayBuffer = 1 << 30
 
-var errReplayBufferSize = errors.New("must be at most 1GiB")
-
 // parseReplayBuffer reads a size; zero, which in JSON stands for the default,
 // comes back as -1.
 func parseReplayBuffer(d *caddyfile.Dispenser) (int64, error) {
@@ -173,11 +169,8 @@ func parseReplayBuffer(d *caddyfile.Dispenser) (int64, error) {
 	}
 	word := d.Val()
 	size, err := humanize.ParseBytes(word)
-	if err == nil && size > maxReplayBuffer {
-		err = errReplayBufferSize
-	}
-	if err != nil {
-		return 0, d.Errf("invalid replay_buffer size %s: %w", strconv.Quote(word), err)
+	if err != nil || size > maxReplayBuffer {
+		return 0, d.Errf("replay_buffer is %q, should be a size such as 64KiB, at most 1GiB", word)
 	}
 	if d.NextArg() {
 		return 0, d.Errf("unexpected argument '%s' of replay_buffer", d.Val())
