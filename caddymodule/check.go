@@ -290,8 +290,8 @@ func (h *Handler) checkCSRFHeader() error {
 		return wrong(option, "%s: %q is no name of a header", option, name)
 	case ambientHeader(name):
 		return wrong(option, "%s: %s is a header that browsers or proxies send by themselves, or that any page may send", option, name)
-	case value == "" || strings.ContainsFunc(value, func(c rune) bool { return c <= ' ' || c > '~' }):
-		return wrong(option, "%s: %q is no value that arrives as it was sent: it needs visible ASCII characters", option, value)
+	case value == "" || strings.TrimSpace(value) != value || strings.ContainsFunc(value, func(c rune) bool { return c < ' ' || c > '~' }):
+		return wrong(option, "%s: %q is no value that arrives as it was sent: it needs printable ASCII characters, and no space at its ends", option, value)
 	}
 	h.csrfName, h.csrfValue = http.CanonicalHeaderKey(name), value
 	h.clientModule = newClientModule(h.csrfName, h.csrfValue)
