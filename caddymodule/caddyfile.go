@@ -101,7 +101,7 @@ func (h *Handler) checkWritten() error {
 	loaded.setDefaults()
 	for _, v := range loaded.replaced() {
 		if strings.Contains(*v.value, "{") {
-			*v.value = ""
+			*v.value = "" // not known yet
 		}
 	}
 	return loaded.check()

@@ -44,21 +44,27 @@ type Handler struct {
 	// ClientID is the client identifier. Required. Placeholders as in Issuer.
 	ClientID string `json:"client_id,omitempty"`
 	// ClientSecret is the client secret: {env.X} or {file.path}. A file is read
-	// at each use. A literal secret can be read in the configuration.
+	// at each use. A literal secret can be read in the configuration; braces in
+	// it that name no placeholder are part of it.
 	ClientSecret string `json:"client_secret,omitempty"`
 	// ClientAuth is how the client authenticates: client_secret_basic,
 	// client_secret_post or none. Default: client_secret_basic. Without a
 	// secret, none has to be asked for.
 	ClientAuth string `json:"client_auth,omitempty"`
 	// Name identifies this application where several share a host: it is the
-	// suffix of the cookies' names. Default: none.
+	// suffix of the cookies' names; letters, digits, "-" and "_". Placeholders as
+	// in Issuer. Default: none.
 	Name string `json:"name,omitempty"`
-	// Scope of the authorization request. Default: openid profile, and
+	// Scope of the authorization request; openid has to be in it, since the ID
+	// token says who signed in. Default: openid profile, and
 	// offline_access where the authorization server's metadata lists it.
 	Scope []string `json:"scope,omitempty"`
-	// AuthorizationParam are further parameters of every authorization request.
+	// AuthorizationParam are further parameters of every authorization request,
+	// one value each; resource may have several. Not those that are made for each
+	// login (state, nonce, redirect_uri and so on).
 	AuthorizationParam map[string][]string `json:"authorization_param,omitempty"`
-	// LoginParam are the query parameters of `login` that are passed on.
+	// LoginParam are the query parameters of `login` that are passed on. Not
+	// those that the gateway sets itself, nor its own (return_to, force).
 	// Default: prompt, login_hint, ui_locales, acr_values, max_age.
 	LoginParam []string `json:"login_param,omitempty"`
 	// ResponseMode of the authorization response: query or form_post.
@@ -70,9 +76,12 @@ type Handler struct {
 	// take 30 s. Default: 10s.
 	HTTPTimeout caddy.Duration `json:"http_timeout,omitempty"`
 	// PublicOrigin is the origin that browsers use. Default: scheme and host of
-	// the request; X-Forwarded-Proto counts from trusted proxies only.
+	// the request; X-Forwarded-Proto counts from trusted proxies only. Plain http
+	// is accepted on loopback only. Placeholders as in Issuer.
 	PublicOrigin string `json:"public_origin,omitempty"`
-	// BasePath is the path below which the endpoints are. Default: /bff.
+	// BasePath is the path below which the endpoints are, of letters, digits and
+	// -._~ between slashes. Where several `bff` handle one request, none of their
+	// base paths may be another's or below it. Default: /bff.
 	BasePath string `json:"base_path,omitempty"`
 	// ReturnOrigins are further origins that a return URL may name. Default: none.
 	ReturnOrigins []string `json:"return_origins,omitempty"`
@@ -132,7 +141,8 @@ type CookieOptions struct {
 
 // SessionOptions are the two clocks of a session; it ends at the earlier one.
 type SessionOptions struct {
-	// IdleTimeout ends a session without activity. Default: 30m.
+	// IdleTimeout ends a session without activity. Not longer than Lifetime.
+	// Default: 30m.
 	IdleTimeout caddy.Duration `json:"idle_timeout,omitempty"`
 	// Lifetime ends every session. Default: 12h.
 	Lifetime caddy.Duration `json:"lifetime,omitempty"`
@@ -168,7 +178,8 @@ type AccessTokenOptions struct {
 
 // LogoutOptions say what happens when a user signs out.
 type LogoutOptions struct {
-	// ReturnTo is where the browser goes afterwards. Default: /.
+	// ReturnTo is where the browser goes afterwards: a path that is not below
+	// BasePath, or a URL of one of ReturnOrigins. Default: /.
 	ReturnTo string `json:"return_to,omitempty"`
 	// Revoke is off to leave out the revocation of the refresh token. Default: on.
 	Revoke string `json:"revoke,omitempty"`
@@ -177,11 +188,12 @@ type LogoutOptions struct {
 	IDTokenHint string `json:"id_token_hint,omitempty"`
 }
 
-// CSRFHeader is a request header that no foreign page can send.
+// CSRFHeader is a request header that no foreign page can send, and no browser
+// or proxy by itself: X-CSRF, but not DNT or Accept, nor Sec-, Proxy- and the like.
 type CSRFHeader struct {
 	// Name of the header.
 	Name string `json:"name,omitempty"`
-	// Value that it has to have.
+	// Value that it has to have: printable ASCII, no space at its ends.
 	Value string `json:"value,omitempty"`
 }
 
@@ -206,8 +218,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if h.backend.Retain() {
 		defer h.backend.Release()
 	}
-	if err := h.checkAlone(r); err != nil {
-		return err
+	if earlier, ok := handleFrom(r.Context()); ok && overlapping(earlier.bff.BasePath, h.BasePath) {
+		return h.refuseNested(w, r, earlier)
 	}
 	hd := h.newHandle(r)
 	if hd.siteErr == nil && strings.HasPrefix(hd.origin, "http://") {
@@ -230,19 +242,15 @@ func (h *Handler) warnCleartext(origin string) {
 // errNested: two `bff` ran on one request, and the first serves the endpoints of both.
 var errNested = errors.New("two bff with overlapping base paths handle the same request")
 
-// checkAlone refuses a request that another `bff` with the same endpoints has
+// refuseNested answers a request that another `bff` with the same endpoints has
 // handled: its user would be asked to sign in again and again. The configuration
 // is refused where that can be seen; here matchers turned out to overlap.
-func (h *Handler) checkAlone(r *http.Request) error {
-	earlier, ok := handleFrom(r.Context())
-	if !ok || !overlapping(earlier.bff.BasePath, h.BasePath) {
-		return nil
-	}
+func (h *Handler) refuseNested(w http.ResponseWriter, r *http.Request, earlier *handle) error {
 	h.said.nested.Do(func() {
 		h.logger.Error("two bff handle the same request, and the first serves the endpoints of both: keep them apart with handle blocks, "+
 			"or give them base paths of which neither is below the other", "first", earlier.bff.String(), "second", h.String(), "path", r.URL.Path)
 	})
-	return caddyhttp.Error(http.StatusInternalServerError, errNested)
+	return earlier.fail(w, r, &httpError{code: codeMisconfigured, err: errNested})
 }
 
 // endpoint reports whether the path that the browser sent is below the base

@@ -43,6 +43,7 @@ const (
 	codeMethodNotAllowed   = "method_not_allowed"
 	codeBodyTooLarge       = "body_too_large"
 	codeTooEarly           = "too_early"
+	codeMisconfigured      = "misconfigured"
 )
 
 // problemType is what the `type` member of a problem begins with (RFC 9457).
@@ -75,6 +76,7 @@ var problems = map[string]struct {
 	codeNotFound:           {404, "Not found", "There is nothing at this address.", false},
 	codeMethodNotAllowed:   {405, "Method not allowed", "This address does not work this way.", false},
 	codeTooEarly:           {425, "Too early", "Please try again.", false},
+	codeMisconfigured:      {500, "Not set up correctly", "This site is not set up correctly. What is wrong is in the log of its server.", false},
 	codeBodyTooLarge:       {413, "Request too large", "The request is larger than this address takes.", false},
 }
 

@@ -125,9 +125,14 @@ func TestNestedByMatchers(t *testing.T) {
 	`})
 	c := b.browser()
 	for range 3 {
-		if a := c.get("/both", navigate...); a.StatusCode != http.StatusInternalServerError || a.location() != "" {
-			t.Errorf("status %d, Location %q", a.StatusCode, a.location())
+		a := c.get("/both", navigate...)
+		a.wantError(t, http.StatusInternalServerError, codeMisconfigured)
+		if a.location() != "" || !strings.Contains(a.body, "not set up correctly") {
+			t.Errorf("Location %q: %s", a.location(), a.body)
 		}
+	}
+	if a := c.get("/both", script...); a.json(t)["code"] != codeMisconfigured {
+		t.Error(a.body)
 	}
 	if a := c.get("/a", navigate...); a.StatusCode != http.StatusOK {
 		t.Errorf("status %d", a.StatusCode)

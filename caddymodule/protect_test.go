@@ -337,7 +337,7 @@ func TestStoreOutage(t *testing.T) {
 // bff_protect without a bff is a mistake of the configuration, loud and closed.
 func TestProtectWithoutBFF(t *testing.T) {
 	b := newBench(t, benchOptions{site: "respond x"})
-	b.config = adaptTB(t, fmt.Sprintf("{\nadmin off\npersist_config off\nstorage file_system %s\nlog {\noutput file %s\n}\n}\nhttp://%s {\nbind 127.0.0.1\nbff_protect\nrespond open\n}\n", b.dir, b.logFile, b.address))
+	b.config = adaptTB(t, fmt.Sprintf("{\nadmin off\npersist_config off\nstorage file_system %s\nlog {\noutput file %s\n}\n}\nhttp://%s {\nbind 127.0.0.1\nbff /app/* {\nissuer %s\nclient_id app\nclient_auth none\nbase_path /app/bff\n}\nbff_protect\nrespond open\n}\n", b.dir, b.logFile, b.address, b.as.Issuer()))
 	b.load()
 	a := b.browser().get("/")
 	if a.StatusCode != 500 || strings.Contains(a.body, "open") || !strings.Contains(b.log(), "need a bff") {

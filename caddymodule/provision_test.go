@@ -108,7 +108,7 @@ func TestConfigErrors(t *testing.T) {
 
 func TestProtectConfigErrors(t *testing.T) {
 	t.Parallel()
-	for _, p := range []Protect{{Unauthenticated: "x"}, {CSRF: "x"}, {Activity: "x"}, {Token: "x"}, {Cache: "x"}, {Require: []Rule{{}}}, {Require: []Rule{{Claim: "a"}}}} {
+	for _, p := range []Protect{{Unauthenticated: "x"}, {CSRF: "x"}, {Activity: "x"}, {Token: "x"}, {Cache: "x"}, {Require: []Rule{{}}}, {Require: []Rule{{Claim: "a"}}}, {Require: []Rule{{Claim: "a", Values: []string{"b", ""}}}}} {
 		if err := p.Provision(caddy.Context{}); err == nil {
 			t.Errorf("%+v: no error", p)
 		}
