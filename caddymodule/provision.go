@@ -34,6 +34,9 @@ const (
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger, h.failures, h.said = ctx.Slogger(), &failureLog{}, new(said)
 	h.setDefaults()
+	if err := checkPlacements(ctx); err != nil {
+		return err
+	}
 	if err := h.provision(ctx); err != nil {
 		return fmt.Errorf("bff of %s%s: %w", loadingSite(ctx), h.called(), err)
 	}
@@ -60,9 +63,6 @@ func (h *Handler) provision(ctx caddy.Context) error {
 		return err
 	}
 	h.app = app.(*App)
-	if err := checkPlacements(ctx); err != nil {
-		return err
-	}
 	if strings.HasPrefix(h.publicOrigin, "http://") {
 		h.warnCleartext(h.publicOrigin)
 	}
