@@ -104,7 +104,7 @@ func (c *Client) checkJWT(ctx context.Context, raw Secret) (*Verdict, error) {
 	if !s.isType("at+jwt") {
 		return nil, fmt.Errorf("%w: typ is not at+jwt", ErrAccessToken)
 	}
-	generation, err := c.keys.verify(ctx, s)
+	generation, err := c.keys.verify(ctx, s, 0)
 	if err != nil {
 		if errors.Is(err, ErrKeysUnavailable) {
 			return nil, err
@@ -135,7 +135,7 @@ func (c *Client) checkAuto(ctx context.Context, raw Secret) (*Verdict, error) {
 	}
 	wait, cancel := context.WithTimeout(ctx, autoWait)
 	defer cancel()
-	generation, err := c.keys.verify(wait, s)
+	generation, err := c.keys.verify(wait, s, 0)
 	opaque.KeySetGeneration = generation
 	switch {
 	case err == nil:

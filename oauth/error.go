@@ -36,6 +36,10 @@ var (
 	// ErrIDToken says that an ID token did not pass validation.
 	ErrIDToken = errors.New("oauth: invalid ID token")
 
+	// ErrIDTokenMismatch says that an ID token is intact but meant for another
+	// client, another login, or another access token. It wraps ErrIDToken.
+	ErrIDTokenMismatch = fmt.Errorf("%w: not for this login", ErrIDToken)
+
 	// ErrNonce says that an ID token is intact but belongs to another login, or
 	// to none (OpenID Connect Core section 3.1.3.7, 11). It wraps ErrIDToken.
 	ErrNonce = fmt.Errorf("%w: nonce is not that of the login", ErrIDToken)

@@ -46,6 +46,10 @@ type RefreshedIDTokenCheck struct {
 	AccessToken Secret    // checked against at_hash when the token has one
 }
 
+// loginPatience is how long a login waits until the issuer may be asked for its
+// keys again: its code is spent, so there is no second time.
+const loginPatience = refetchSoon
+
 // maxIDTokenAge is how long ago the ID token of a login may have been issued.
 const maxIDTokenAge = 24 * time.Hour
 
@@ -57,7 +61,7 @@ func (c *Client) VerifyIDToken(ctx context.Context, raw Secret, check IDTokenChe
 		return nil, errors.New("oauth: an ID token cannot be checked without a nonce")
 	}
 	now := time.Now()
-	s, cl, err := c.idTokenClaims(ctx, raw)
+	s, cl, err := c.idTokenClaims(ctx, raw, loginPatience)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +70,7 @@ func (c *Client) VerifyIDToken(ctx context.Context, raw Secret, check IDTokenChe
 		err = check.login(t, now, c.cfg.Leeway)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrIDToken, err)
+		return nil, invalidIDToken(err)
 	}
 	// The last question: whoever gave the browser this code, it is a sound one.
 	if nonce, err := cl.text("nonce"); err != nil || subtle.ConstantTimeCompare([]byte(nonce), []byte(check.Nonce.Reveal())) != 1 {
@@ -99,13 +103,14 @@ func (check *IDTokenCheck) login(t *IDToken, now time.Time, leeway time.Duration
 // VerifyRefreshedIDToken validates an ID token from a refresh: all checks of a
 // login but nonce and age, and those of OpenID Connect Core section 12.2. Errors:
 // [ErrSubjectChanged] when it is intact but names another issuer or end user than
-// the login did; else those of [Client.VerifyIDToken]. In both cases the access
-// token that came along must not be used.
+// the login did, [ErrIDTokenMismatch] when it is not for this login for another
+// reason: then the access token that came along must not be used. Else those of
+// [Client.VerifyIDToken], which say nothing about the access token.
 func (c *Client) VerifyRefreshedIDToken(ctx context.Context, raw Secret, check RefreshedIDTokenCheck) (*IDToken, error) {
 	if check.Subject == "" {
 		return nil, errors.New("oauth: a refreshed ID token cannot be checked without a subject")
 	}
-	s, cl, err := c.idTokenClaims(ctx, raw)
+	s, cl, err := c.idTokenClaims(ctx, raw, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -120,9 +125,19 @@ func (c *Client) VerifyRefreshedIDToken(ctx context.Context, raw Secret, check R
 		err = check.refreshed(t, cl)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrIDToken, err)
+		return nil, invalidIDToken(err)
 	}
 	return t, nil
+}
+
+// mismatch says that an ID token is meant for something else.
+func mismatch(what string) error { return fmt.Errorf("%w: %s", ErrIDTokenMismatch, what) }
+
+func invalidIDToken(err error) error {
+	if errors.Is(err, ErrIDToken) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrIDToken, err)
 }
 
 func (check *RefreshedIDTokenCheck) refreshed(t *IDToken, cl claims) error {
@@ -131,16 +146,16 @@ func (check *RefreshedIDTokenCheck) refreshed(t *IDToken, cl claims) error {
 		return err
 	}
 	if nonce != "" && check.Nonce != "" && subtle.ConstantTimeCompare([]byte(nonce), []byte(check.Nonce.Reveal())) != 1 {
-		return errors.New("nonce is not that of the login")
+		return mismatch("nonce is not that of the login")
 	}
 	if !t.AuthTime.IsZero() && !check.AuthTime.IsZero() && t.AuthTime.Unix() != check.AuthTime.Unix() {
-		return errors.New("auth_time is not that of the login")
+		return mismatch("auth_time is not that of the login")
 	}
 	return nil
 }
 
 // idTokenClaims verifies the signature of an ID token and returns its claims.
-func (c *Client) idTokenClaims(ctx context.Context, raw Secret) (*signed, claims, error) {
+func (c *Client) idTokenClaims(ctx context.Context, raw Secret, patience time.Duration) (*signed, claims, error) {
 	s, err := parseJWS(raw.Reveal())
 	if err != nil {
 		return nil, claims{}, fmt.Errorf("%w: %w", ErrIDToken, err)
@@ -157,12 +172,9 @@ func (c *Client) idTokenClaims(ctx context.Context, raw Secret) (*signed, claims
 		(s.alg != "EdDSA" || !slices.Contains(algs, "Ed25519")) {
 		return nil, claims{}, fmt.Errorf("%w: signature algorithm is none of the authorization server's", ErrIDToken)
 	}
-	if _, err := c.keys.verify(ctx, s); err != nil {
+	if _, err := c.keys.verify(ctx, s, patience); err != nil {
 		if errors.Is(err, ErrKeysUnavailable) {
 			return nil, claims{}, err
-		}
-		if errors.Is(err, errNewerKeys) {
-			return nil, claims{}, fmt.Errorf("%w: %w", ErrKeysUnavailable, err)
 		}
 		return nil, claims{}, fmt.Errorf("%w: %w", ErrIDToken, err)
 	}
@@ -176,7 +188,7 @@ func (c *Client) idTokenClaims(ctx context.Context, raw Secret) (*signed, claims
 // idToken checks the claims that every ID token has to have.
 func (c *Client) idToken(s *signed, cl claims, now time.Time, accessToken Secret) (*IDToken, error) {
 	if iss, err := cl.text("iss"); err != nil || iss != c.cfg.Issuer {
-		return nil, errors.New("iss is not the issuer")
+		return nil, mismatch("iss is not the issuer")
 	}
 	t := &IDToken{Claims: cl.members}
 	var err error
@@ -187,7 +199,7 @@ func (c *Client) idToken(s *signed, cl claims, now time.Time, accessToken Secret
 		return nil, err
 	}
 	if cl.has("events") {
-		return nil, errors.New("it is a logout token")
+		return nil, mismatch("it is a logout token")
 	}
 	if t.Expiry, err = cl.date("exp"); err != nil {
 		return nil, err
@@ -212,7 +224,7 @@ func (c *Client) idToken(s *signed, cl claims, now time.Time, accessToken Secret
 	}
 	if cl.has("at_hash") && accessToken != "" {
 		if got, err := cl.text("at_hash"); err != nil || got != tokenHash(s.alg, accessToken) {
-			return nil, errors.New("at_hash does not match the access token")
+			return nil, mismatch("at_hash does not match the access token")
 		}
 	}
 	return t, nil
@@ -227,17 +239,17 @@ func (c *Client) checkIDTokenAudience(cl claims) error {
 		return err
 	}
 	if !slices.Contains(aud, c.cfg.ClientID) {
-		return errors.New("aud does not name the client")
+		return mismatch("aud does not name the client")
 	}
 	others := slices.DeleteFunc(slices.Clone(aud), func(a string) bool { return a == c.cfg.ClientID })
 	for _, a := range others {
 		if !slices.Contains(c.cfg.Audience, a) {
-			return errors.New("aud names somebody else too")
+			return mismatch("aud names somebody else too")
 		}
 	}
 	azp, err := cl.text("azp")
 	if err != nil || (azp != c.cfg.ClientID && (cl.has("azp") || len(others) > 0)) {
-		return errors.New("azp is not the client")
+		return mismatch("azp is not the client")
 	}
 	return nil
 }

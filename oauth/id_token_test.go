@@ -172,18 +172,19 @@ func TestRefreshedIDToken(t *testing.T) { // ID-18, C307, C311
 	}{
 		"same":                      {m{}, nil},
 		"nonce absent":              {m{"nonce": nil}, nil},
-		"nonce different":           {m{"nonce": "other"}, ErrIDToken},
+		"nonce different":           {m{"nonce": "other"}, ErrIDTokenMismatch},
 		"sub different":             {m{"sub": "mallory"}, ErrSubjectChanged},
 		"sub different and expired": {m{"sub": "mallory", "exp": 1}, ErrSubjectChanged},
 		"sub missing":               {m{"sub": nil}, ErrIDToken},
 		"iss different":             {m{"iss": "https://evil.test"}, ErrSubjectChanged},
-		"iss missing":               {m{"iss": nil}, ErrIDToken},
-		"aud different":             {m{"aud": "other"}, ErrIDToken},
+		"iss missing":               {m{"iss": nil}, ErrIDTokenMismatch},
+		"aud different":             {m{"aud": "other"}, ErrIDTokenMismatch},
 		"auth_time absent":          {m{"auth_time": nil}, nil},
-		"auth_time different":       {m{"auth_time": now.Unix() + 20}, ErrIDToken},
+		"auth_time different":       {m{"auth_time": now.Unix() + 20}, ErrIDTokenMismatch},
 		"iat missing":               {m{"iat": nil}, ErrIDToken},
 		"exp past":                  {m{"exp": now.Unix() - 600}, ErrIDToken},
-		"at_hash wrong":             {m{"at_hash": "x"}, ErrIDToken},
+		"iat in the future":         {m{"iat": now.Unix() + 600}, ErrIDToken},
+		"at_hash wrong":             {m{"at_hash": "x"}, ErrIDTokenMismatch},
 	} {
 		if _, given := tc.change["auth_time"]; !given {
 			tc.change["auth_time"] = now.Unix()
@@ -191,7 +192,7 @@ func TestRefreshedIDToken(t *testing.T) { // ID-18, C307, C311
 		_, err := c.VerifyRefreshedIDToken(t.Context(), idToken(as, tc.change), RefreshedIDTokenCheck{
 			Subject: "alice", Nonce: "n", AuthTime: now, AccessToken: "at",
 		})
-		if !errors.Is(err, tc.want) || (tc.want == nil && err != nil) {
+		if !errors.Is(err, tc.want) || (tc.want == nil && err != nil) || errors.Is(err, ErrIDTokenMismatch) != errors.Is(tc.want, ErrIDTokenMismatch) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if errors.Is(tc.want, ErrSubjectChanged) && ClassOf(err) != ClassSessionOver {
@@ -254,6 +255,32 @@ func TestIDTokenOfANewKeyThatCannotBeFetched(t *testing.T) {
 	if _, err := newClient(t, as).VerifyIDToken(t.Context(), Secret(forged.Sign(forged.Header("JWT"), map[string]any{})), check); !errors.Is(err, ErrIDToken) {
 		t.Errorf("forged: %v", err)
 	}
+}
+
+// F407, JW-10: a login whose ID token is of a second new key in a row waits for
+// the key set; there is no second chance for its code.
+func TestLoginWaitsForTheSecondRotation(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		as := astest.New(astest.Options{})
+		c := newClient(t, as)
+		for i := range 4 {
+			began := time.Now()
+			if _, err := c.VerifyIDToken(t.Context(), idToken(as, nil), IDTokenCheck{Nonce: "n"}); err != nil {
+				t.Errorf("rotation %d: %v", i, err)
+			}
+			if waited := time.Since(began); waited > refetchSoon || i < 2 && waited > 0 {
+				t.Errorf("rotation %d: waited %v", i, waited)
+			}
+			as.RotateKey("", true)
+		}
+		// A refresh does not wait: it can do without.
+		began := time.Now()
+		_, err := c.VerifyRefreshedIDToken(t.Context(), idToken(as, nil), RefreshedIDTokenCheck{Subject: "alice"})
+		if !errors.Is(err, ErrIDToken) || errors.Is(err, ErrIDTokenMismatch) || time.Since(began) > 0 {
+			t.Errorf("refresh: %v after %v", err, time.Since(began))
+		}
+	})
 }
 
 // ID-08, C307: another login's ID token is told from a bad one.

@@ -16,14 +16,19 @@ import (
 )
 
 const (
-	maxJWKS        = 512 << 10
-	maxKeys        = 100
-	keySetAge      = time.Hour        // then it is fetched again, while the old one serves
-	keySetStale    = 24 * time.Hour   // after so long without a fetch that succeeded it serves no more
-	keySetBackOff  = time.Second      // after a failure with nothing in hand
-	keySetRetry    = 30 * time.Second // after a failure with an old one in hand
-	refetchEvery   = time.Minute      // fetches for the sake of an unknown key
-	refetchBackOff = 10 * time.Second // the same, after one that failed
+	maxJWKS       = 512 << 10
+	maxKeys       = 100
+	keySetAge     = time.Hour        // then it is fetched again, while the old one serves
+	keySetStale   = 24 * time.Hour   // after so long without a fetch that succeeded it serves no more
+	keySetBackOff = time.Second      // after a failure with nothing in hand
+	keySetRetry   = 30 * time.Second // after a failure with an old one in hand
+	// For the sake of an unknown key it is fetched again after refetchSoon if the
+	// last time brought news, else after refetchBackOff, doubled each time up to
+	// refetchEvery: issuers rotate twice in a row, and serve key sets from caches
+	// that lag behind, but whoever makes up key IDs gets one fetch a minute.
+	refetchSoon    = 5 * time.Second
+	refetchBackOff = 10 * time.Second
+	refetchEvery   = time.Minute
 )
 
 // verificationKey is a public key of the issuer.
@@ -69,6 +74,8 @@ type keySet struct {
 	failure   error
 	retryAt   time.Time     // earliest next fetch for age or absence
 	refetchAt time.Time     // earliest next fetch for an unknown key
+	refetches int           // fetches for unknown keys in a row that brought no news
+	wanted    bool          // the fetch under way is one for an unknown key
 	flight    chan struct{} // closed when the fetch under way has ended; nil: none
 }
 
@@ -81,20 +88,22 @@ func (ks *keySet) generation() uint64 {
 }
 
 // errUnsettled says that a signature did not verify with the keys at hand, and
-// that newer ones could not be asked for at this moment.
-var errUnsettled = errors.New("signature does not verify; newer keys could not be fetched yet")
+// that newer ones were asked for so lately that they are not asked for now.
+var errUnsettled = errors.New("signature does not verify; it is too soon to ask for newer keys")
 
-// errNewerKeys is errUnsettled where newer keys were asked for and did not come.
-var errNewerKeys = fmt.Errorf("%w: the fetch failed", errUnsettled)
+// errNewerKeys says that it did not verify, and that newer keys were asked for,
+// now or lately, and did not come. It wraps ErrKeysUnavailable.
+var errNewerKeys = fmt.Errorf("%w: the signature is of none of those at hand", ErrKeysUnavailable)
 
 var errSignature = errors.New("signature does not verify")
 
 // verify checks a signature with the issuer's keys. When none fits, the key set is
 // fetched once more, rate-limited and shared, because the issuer may have a new
-// key (OpenID Connect Core section 10.1.1). It returns the generation asked.
-// Errors: errSignature; errUnsettled, as errNewerKeys when that fetch failed;
-// [ErrKeysUnavailable].
-func (ks *keySet) verify(ctx context.Context, s *signed) (uint64, error) {
+// key (OpenID Connect Core section 10.1.1). The rate may make it wait that long
+// for the fetch, if the caller has the patience. It returns the generation asked.
+// Errors: errSignature, errUnsettled; [ErrKeysUnavailable], as errNewerKeys when
+// there are keys.
+func (ks *keySet) verify(ctx context.Context, s *signed, patience time.Duration) (uint64, error) {
 	k, err := ks.get(ctx)
 	if err != nil {
 		return 0, err
@@ -102,7 +111,7 @@ func (ks *keySet) verify(ctx context.Context, s *signed) (uint64, error) {
 	if k.verify(s) {
 		return k.generation, nil
 	}
-	newer, err := ks.refetch(ctx, k)
+	newer, err := ks.refetch(ctx, k, patience)
 	if err != nil {
 		return k.generation, err
 	}
@@ -145,38 +154,59 @@ func (ks *keySet) get(ctx context.Context) (*keys, error) {
 }
 
 // refetch returns a key set that was fetched after seen, by another caller or by
-// a fetch of its own.
-func (ks *keySet) refetch(ctx context.Context, seen *keys) (*keys, error) {
-	ks.mu.Lock()
-	if k := ks.current.Load(); k != seen {
-		ks.mu.Unlock()
-		return k, nil
-	}
-	if ks.flight == nil {
-		now := time.Now()
-		if now.Before(ks.refetchAt) {
+// a fetch of its own, for which it waits at most patience. Errors: errUnsettled,
+// errNewerKeys.
+func (ks *keySet) refetch(ctx context.Context, seen *keys, patience time.Duration) (*keys, error) {
+	for {
+		ks.mu.Lock()
+		if k := ks.current.Load(); k != seen {
 			ks.mu.Unlock()
-			return nil, errUnsettled
+			return k, nil
 		}
-		ks.refetchAt = now.Add(refetchEvery)
-		ks.start()
+		wait := time.Until(ks.refetchAt)
+		if ks.flight == nil && wait <= 0 {
+			ks.wanted = true
+			ks.start()
+		}
+		flight, failure := ks.flight, ks.failure
+		ks.mu.Unlock()
+		if flight == nil {
+			if wait > patience {
+				if failure != nil {
+					return nil, fmt.Errorf("%w: %w", errNewerKeys, failure)
+				}
+				return nil, errUnsettled
+			}
+			patience -= wait
+			if err := sleep(ctx, wait); err != nil {
+				return nil, fmt.Errorf("%w: %w", errNewerKeys, notSent(err))
+			}
+			continue
+		}
+		select {
+		case <-flight:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", errNewerKeys, notSent(ctx.Err()))
+		}
+		if k := ks.current.Load(); k != seen {
+			return k, nil
+		}
+		ks.mu.Lock()
+		defer ks.mu.Unlock()
+		return nil, fmt.Errorf("%w: %w", errNewerKeys, ks.failure)
 	}
-	flight := ks.flight
-	ks.mu.Unlock()
+}
+
+// sleep waits, or gives the context's error.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
 	select {
-	case <-flight:
+	case <-timer.C:
+		return nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %w", errNewerKeys, notSent(ctx.Err()))
+		return ctx.Err()
 	}
-	if k := ks.current.Load(); k != seen {
-		return k, nil
-	}
-	ks.mu.Lock()
-	defer ks.mu.Unlock()
-	if soon := time.Now().Add(refetchBackOff); soon.Before(ks.refetchAt) {
-		ks.refetchAt = soon
-	}
-	return nil, fmt.Errorf("%w: %w", errNewerKeys, ks.failure)
 }
 
 // start begins a fetch; the lock is held.
@@ -205,8 +235,19 @@ func (ks *keySet) fetch(done chan struct{}) {
 		}
 		ks.current.Store(k)
 		ks.failure, ks.retryAt = nil, time.Time{}
+		switch {
+		case old == nil || old.digest != digest:
+			ks.refetches, ks.refetchAt = 0, time.Time{}
+			if ks.wanted {
+				ks.refetchAt = now.Add(refetchSoon)
+			}
+		case ks.wanted:
+			ks.refetchAt = now.Add(min(refetchEvery, refetchBackOff<<min(ks.refetches, 10)))
+			ks.refetches++
+		}
 	} else {
 		ks.failure = err
+		ks.refetchAt = now.Add(refetchBackOff)
 		ks.retryAt = now.Add(keySetBackOff)
 		if old != nil && now.Sub(old.fetched) < keySetStale {
 			ks.retryAt = now.Add(keySetRetry)
@@ -214,7 +255,7 @@ func (ks *keySet) fetch(done chan struct{}) {
 		ks.client.log.Warn("fetching the keys of the authorization server failed",
 			"issuer", ks.client.cfg.Issuer, "cached", old != nil, "error", err)
 	}
-	ks.flight = nil
+	ks.flight, ks.wanted = nil, false
 	close(done)
 }
 

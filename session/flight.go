@@ -299,40 +299,6 @@ func (f *flight) commit(ctx context.Context, o *opened, fresh *tokens) error {
 	return err
 }
 
-// successor makes the tokens of the next generation out of the answer. An ID
-// token for somebody else is an error (OIDC Core section 12.2); one that cannot
-// be checked for want of keys is left out.
-func (m *Manager) successor(ctx context.Context, o *opened, began time.Time, answer *oauth.TokenResponse) (*tokens, error) {
-	old := o.tokens
-	fresh := &tokens{
-		access: answer.AccessToken, refresh: answer.RefreshToken, id: old.id,
-		accessExpiry: answer.Expiry, issued: began, refreshEnd: answer.RefreshExpiry,
-		scope: old.scope, nonce: old.nonce, claims: old.claims,
-		loginState: old.loginState, returnTo: old.returnTo,
-	}
-	if fresh.refresh == "" {
-		fresh.refresh = old.refresh
-	}
-	if answer.Scope != nil {
-		fresh.scope = answer.Scope
-	}
-	if answer.IDToken == "" {
-		return fresh, nil
-	}
-	id, err := m.cfg.Client.VerifyRefreshedIDToken(ctx, answer.IDToken, oauth.RefreshedIDTokenCheck{
-		Subject: o.facts.subject, Nonce: old.nonce, AuthTime: o.facts.authTime, AccessToken: answer.AccessToken,
-	})
-	switch {
-	case errors.Is(err, oauth.ErrIDToken), errors.Is(err, oauth.ErrSubjectChanged):
-		return nil, err
-	case err != nil:
-		m.cfg.Logger.Warn("an ID token that came with a refresh could not be checked; the old one stays", "error", err)
-		return fresh, nil
-	}
-	fresh.id, fresh.claims = answer.IDToken, mergeClaims(old.claims, id.Claims)
-	return fresh, nil
-}
-
 // lastServed is when the token endpoint last did for any session what it should.
 func (m *Manager) lastServed() time.Time { return time.Unix(0, m.served.Load()) }
 

@@ -305,25 +305,6 @@ func TestTwoInstances(t *testing.T) {
 	})
 }
 
-// C311, ID-18: a refresh that brings somebody else's ID token.
-func TestSubjectChangedAtRefresh(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Second, IDTokenClaims: func(grant string, c map[string]any) {
-			if grant == "refresh_token" {
-				c["sub"] = "mallory"
-			}
-		}})
-		br := browser{}
-		b.login(br)
-		time.Sleep(10 * time.Second)
-		b.ended(br, session.ReasonRefreshToken)
-		time.Sleep(time.Second)
-		if b.as.Count(astest.Revoke) == 0 {
-			t.Error("the tokens of somebody else were kept alive")
-		}
-	})
-}
-
 // H105: claims, or tokens, that grow beyond what a record takes.
 func TestTokensTooLargeToStore(t *testing.T) {
 	t.Run("claims", func(t *testing.T) {

@@ -1,0 +1,48 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/caddy-bff/caddy-bff/oauth"
+)
+
+// successor makes the tokens of the next generation out of the answer. An ID
+// token for somebody else, or for another login, is an error (OIDC Core section
+// 12.2); one that does not verify is left out.
+func (m *Manager) successor(ctx context.Context, o *opened, began time.Time, answer *oauth.TokenResponse) (*tokens, error) {
+	old := o.tokens
+	fresh := &tokens{
+		access: answer.AccessToken, refresh: answer.RefreshToken, id: old.id,
+		accessExpiry: answer.Expiry, issued: began, refreshEnd: answer.RefreshExpiry,
+		scope: old.scope, nonce: old.nonce, claims: old.claims,
+		loginState: old.loginState, returnTo: old.returnTo,
+	}
+	if fresh.refresh == "" {
+		fresh.refresh = old.refresh
+	}
+	if answer.Scope != nil {
+		fresh.scope = answer.Scope
+	}
+	if answer.IDToken == "" {
+		return fresh, nil
+	}
+	id, err := m.cfg.Client.VerifyRefreshedIDToken(ctx, answer.IDToken, oauth.RefreshedIDTokenCheck{
+		Subject: o.facts.subject, Nonce: old.nonce, AuthTime: o.facts.authTime, AccessToken: answer.AccessToken,
+	})
+	switch {
+	case errors.Is(err, oauth.ErrIDTokenMismatch), errors.Is(err, oauth.ErrSubjectChanged):
+		return nil, err
+	case err != nil:
+		// A key that is too new, a clock that is off: it is not used, and the
+		// access token, which needs none (OIDC Core section 12.2), is.
+		m.cfg.Logger.Error("an ID token that came with a refresh is of no use; the old one stays", "session", o.rec.Key.short(), "error", err)
+		return fresh, nil
+	}
+	fresh.id, fresh.claims = answer.IDToken, mergeClaims(old.claims, id.Claims)
+	return fresh, nil
+}
