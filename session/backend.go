@@ -17,6 +17,7 @@ const (
 	openTimeout = 30 * time.Second // opening the store, all told
 	openWait    = 5 * time.Second  // how long a request waits for it
 	openRetry   = time.Second      // after a failure
+	sweepEvery  = time.Minute      // what the process remembers of sessions
 )
 
 // Backend is a store, opened at first use, with what must exist once for each
@@ -34,8 +35,9 @@ type Backend struct {
 
 	live entries
 
-	users atomic.Int64
-	store atomic.Pointer[openedStore]
+	users  atomic.Int64
+	store  atomic.Pointer[openedStore]
+	closed chan struct{} // closed with the last reference
 
 	mu       sync.Mutex
 	opening  chan struct{} // closed when the attempt to open ends; nil: none
@@ -55,7 +57,7 @@ type openedStore struct {
 // one reference for the caller. An error of open is answered with
 // [ErrStoreUnavailable] and tried again.
 func NewBackend(open func(context.Context) (Store, error), logger *slog.Logger) *Backend {
-	b := &Backend{openStore: open, logger: logger}
+	b := &Backend{openStore: open, logger: logger, closed: make(chan struct{})}
 	rand.Read(b.instance[:]) //nolint:errcheck // never fails, see crypto/rand
 	b.users.Store(1)
 	b.live.init()
@@ -83,6 +85,7 @@ func (b *Backend) Release() {
 	case n < 0:
 		panic("session: backend released more often than retained")
 	default:
+		close(b.closed)
 		go b.close()
 	}
 }
@@ -164,9 +167,24 @@ func (b *Backend) openNow(done chan struct{}) {
 		e, ok := s.(Exclusive)
 		b.store.Store(&openedStore{Store: s, exclusive: ok && e.Exclusive()})
 		b.openErr = nil
+		go b.sweep()
 	}
 	b.opening = nil
 	close(done)
+}
+
+// sweep forgets, from time to time, what is no longer asked for.
+func (b *Backend) sweep() {
+	ticker := time.NewTicker(sweepEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case now := <-ticker.C:
+			b.live.sweep(now)
+		case <-b.closed:
+			return
+		}
+	}
 }
 
 // takeoff counts a refresh in flight, which holds a reference of its own. It

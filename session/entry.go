@@ -14,6 +14,9 @@ import (
 // failing refreshes.
 const maxEntries = 1 << 17
 
+// entryIdle is how long a session stays unsealed that nobody asks for.
+const entryIdle = 5 * time.Minute
+
 const entryShards = 64
 
 // entries is the process's memory of sessions by store key.
@@ -34,7 +37,7 @@ func (e *entries) init() {
 
 // of gives the entry of key, a new one if need be.
 func (e *entries) of(key Key) *entry {
-	shard := &e.shards[key[0]%entryShards]
+	shard := e.shard(key)
 	shard.mu.RLock()
 	found := shard.m[key]
 	shard.mu.RUnlock()
@@ -54,10 +57,31 @@ func (e *entries) of(key Key) *entry {
 	return made
 }
 
+// open gives what is unsealed of the session, if it is known.
+func (e *entry) open(rec *Record) *opened {
+	e.look(rec)
+	return e.opened.Load()
+}
+
+// keep remembers what was unsealed.
+func (e *entry) keep(o *opened) {
+	e.look(o.rec)
+	e.opened.Store(o)
+}
+
+func (e *entry) look(rec *Record) {
+	if now := time.Now().Unix(); e.used.Load() != now {
+		e.used.Store(now)
+		e.expiry.Store(rec.Expiry.Unix())
+	}
+}
+
+func (e *entries) shard(key Key) *entryShard { return &e.shards[key[0]%entryShards] }
+
 // evict forgets one entry that nothing is going on with; the map's order picks.
 func (s *entryShard) evict() {
 	for key, e := range s.m {
-		if e.idle() {
+		if e.leave() {
 			delete(s.m, key)
 			return
 		}
@@ -66,11 +90,31 @@ func (s *entryShard) evict() {
 
 // forget drops what is remembered of a session that is over.
 func (e *entries) forget(key Key) {
-	shard := &e.shards[key[0]%entryShards]
+	shard := e.shard(key)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	if found := shard.m[key]; found != nil && found.idle() {
+	if found := shard.m[key]; found != nil && found.leave() {
 		delete(shard.m, key)
+	}
+}
+
+// sweep drops what is unsealed of sessions that nobody asks for, so that the
+// tokens of users who are away do not stay in memory, and all that is remembered
+// of those that are over.
+func (e *entries) sweep(now time.Time) {
+	for i := range e.shards {
+		shard := &e.shards[i]
+		shard.mu.Lock()
+		for key, found := range shard.m {
+			if now.Sub(time.Unix(found.used.Load(), 0)) < entryIdle {
+				continue
+			}
+			found.opened.Store(nil)
+			if now.Unix() > found.expiry.Load() && found.leave() {
+				delete(shard.m, key)
+			}
+		}
+		shard.mu.Unlock()
 	}
 }
 
@@ -78,15 +122,19 @@ func (e *entries) forget(key Key) {
 type entry struct {
 	key      Key
 	opened   atomic.Pointer[opened]
+	used     atomic.Int64 // unix seconds of the last look
+	expiry   atomic.Int64 // unix seconds of the record's
 	lastSeen atomic.Int64 // unix nanoseconds of activity seen by this process; 0: none
 	touching atomic.Bool  // last seen is being written
 	ending   atomic.Bool  // the session is being ended
 
 	mu     sync.Mutex
+	gone   bool // it is no longer the entry of its session
 	flight *flight
 
 	// What failing refreshes left behind, under mu.
 	retryAt    time.Time // no refresh before
+	heldUntil  time.Time // no refresh before that nobody waits for
 	failure    error     // why
 	failures   int       // in a row
 	refused    int       // answers of oauth.ClassRefused in a row
@@ -107,10 +155,16 @@ func (e *entry) saw(at time.Time) {
 	}
 }
 
-func (e *entry) idle() bool {
+// leave makes the entry one that no refresh begins from any more, unless
+// something is going on with it: there must not be two at work for one session.
+func (e *entry) leave() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.flight == nil && !e.touching.Load() && !e.ending.Load()
+	if e.flight != nil || e.touching.Load() || e.ending.Load() {
+		return false
+	}
+	e.gone = true
+	return true
 }
 
 // opened is a record with its parts unsealed. It is immutable, but for the

@@ -97,7 +97,7 @@ func (f *flight) intend(ctx context.Context) (*opened, error) {
 			// An attempt of this process is over, or this flight would not be;
 			// one of another is dead if no other process can live, or if it
 			// was seen to stand still for a whole lease.
-			dead := other.Owner == f.m.cfg.Backend.instance || store.exclusive
+			dead := other.Owner == f.m.cfg.Backend.instance || store.exclusive || other.Unanswered
 			if !dead {
 				if *other != watched {
 					watched, since = *other, time.Now()
@@ -108,6 +108,9 @@ func (f *flight) intend(ctx context.Context) (*opened, error) {
 					}
 					continue
 				}
+			}
+			if other.Unanswered && f.m.cfg.Rotation != RotationNone && !f.nothingToLose(o) {
+				return nil, f.e.hold(o.tokens.expiry(), errUnanswered)
 			}
 			attempt.Takeover = true
 			f.m.cfg.Logger.Warn("taking over a refresh that did not end", "session", f.s.key.short())
@@ -172,11 +175,9 @@ func (f *flight) call(ctx context.Context, o *opened) (*oauth.TokenResponse, err
 	if err == nil || oauth.ClassOf(err) != oauth.ClassAmbiguous || o.rec.Attempt.Takeover {
 		return answer, err
 	}
-	end := o.tokens.expiry()
-	spent := !end.IsZero() && !time.Now().Before(end)
 	harmless := f.m.cfg.Rotation == RotationNone ||
 		f.m.cfg.Rotation == RotationGrace && time.Since(began) < f.m.cfg.RotationGrace
-	if !harmless && !spent {
+	if !harmless && !f.nothingToLose(o) {
 		return nil, err
 	}
 	if markErr := f.changeAttempt(ctx, o, func(a *Attempt) *Attempt { a.Takeover = true; return a }); markErr != nil {
@@ -184,6 +185,21 @@ func (f *flight) call(ctx context.Context, o *opened) (*oauth.TokenResponse, err
 	}
 	f.m.cfg.Logger.Warn("the answer to a refresh was lost; asking once more", "session", f.s.key.short())
 	return f.m.cfg.Client.Refresh(ctx, request)
+}
+
+// errUnanswered: the refresh token may be spent, so it is not presented again
+// before there is nothing left to lose.
+var errUnanswered = errors.New("a refresh got no answer")
+
+// nothingToLose reports that the access token serves no more: it has run out, or
+// the resource server refused it. Until then presenting a refresh token that may
+// be spent could cost what is left of it (RFC 9700 section 4.14.2).
+func (f *flight) nothingToLose(o *opened) bool {
+	if f.trigger == triggerChallenge || f.trigger == triggerExpiry {
+		return true
+	}
+	end := o.tokens.expiry()
+	return !end.IsZero() && !time.Now().Before(end)
 }
 
 // noTokens decides what an error of the call means for the session.
@@ -212,7 +228,14 @@ func (f *flight) noTokens(ctx context.Context, o *opened, err error) error {
 	} else {
 		log.Warn("refresh failed")
 	}
-	if clearErr := f.changeAttempt(ctx, o, func(*Attempt) *Attempt { return nil }); clearErr != nil && !errors.Is(clearErr, errNotOurs) {
+	over := func(*Attempt) *Attempt { return nil }
+	if class == oauth.ClassAmbiguous {
+		over = func(a *Attempt) *Attempt { a.Unanswered = true; return a }
+		if f.m.cfg.Rotation != RotationNone && !f.nothingToLose(o) {
+			told = f.e.hold(end, told)
+		}
+	}
+	if clearErr := f.changeAttempt(ctx, o, over); clearErr != nil && !errors.Is(clearErr, errNotOurs) {
 		return clearErr
 	}
 	return told
@@ -294,7 +317,7 @@ func (f *flight) commit(ctx context.Context, o *opened, fresh *tokens) error {
 		return nil
 	}
 	if err == nil {
-		f.e.opened.Store(stored)
+		f.e.keep(stored)
 	}
 	return err
 }

@@ -59,6 +59,43 @@ func TestLostAnswer(t *testing.T) {
 			b.refreshes(2)
 		})
 	})
+	t.Run("strict: nor by others, nor after a restart, but for a refusal", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			a := newBench(t, astest.Options{AccessTokenLifetime: time.Minute})
+			br, refused := browser{}, browser{}
+			a.login(br)
+			a.login(refused)
+			time.Sleep(50 * time.Second)
+			a.as.Script(astest.Token, astest.Answer{CutReply: true}, astest.Answer{Cut: true}) // spent, and not
+			a.mustToken(br)
+			synctest.Wait()
+			tok := a.mustToken(refused)
+			synctest.Wait()
+			b := newInstance(t, a.as, a.store)
+			for range 50 { // up to the last moment
+				a.mustToken(br)
+				b.mustToken(br)
+				b.mustToken(refused)
+				time.Sleep(199 * time.Millisecond)
+			}
+			if n := len(a.as.RefreshRequests()); n != 2 {
+				t.Errorf("%d refresh requests while the tokens live", n)
+			}
+			s, err := b.open(refused)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if fresh, err := s.Refresh(t.Context(), tok); err != nil || fresh == tok {
+				t.Errorf("the resource server refused the token, which leaves nothing to lose: %v", err)
+			}
+			a.refreshes(3)
+			time.Sleep(time.Second)
+			a.ended(br, session.ReasonRefreshToken)
+			if n := len(a.as.RefreshRequests()); n != 4 {
+				t.Errorf("%d refresh requests", n)
+			}
+		})
+	})
 	t.Run("strict and really spent: a clean end", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Second})

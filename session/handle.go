@@ -40,10 +40,16 @@ func (s *Session) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("session")
 // MarshalJSON gives a constant.
 func (s *Session) MarshalJSON() ([]byte, error) { return []byte(`"session"`), nil }
 
+// entry is what the process remembers of the session. A handle may keep one that
+// has been forgotten meanwhile; what must not happen twice looks again, see start.
 func (s *Session) entry() *entry {
 	if e := s.e.Load(); e != nil {
 		return e
 	}
+	return s.newEntry()
+}
+
+func (s *Session) newEntry() *entry {
 	e := s.m.cfg.Backend.live.of(s.key)
 	s.e.Store(e)
 	return e

@@ -356,7 +356,7 @@ func (m *Manager) create(ctx context.Context, site *Site, req *http.Request, l *
 	o := &opened{rec: rec, site: site, secret: made.secret, tokens: t, facts: f}
 	s.seen.Store(o)
 	e := s.entry()
-	e.opened.Store(o)
+	e.keep(o)
 	e.saw(now)
 	return s, c, nil
 }

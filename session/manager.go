@@ -174,13 +174,13 @@ func (m *Manager) load(ctx context.Context, s *Session) (*opened, *openedStore, 
 		return nil, nil, &EndedError{Reason: rec.Ended}
 	}
 	e := s.entry()
-	if o := e.opened.Load(); o != nil && o.site.id == s.site.id && o.secret == s.ticket.secret {
+	if o := e.open(rec); o != nil && o.site.id == s.site.id && o.secret == s.ticket.secret {
 		if o.rec == rec {
 			return o, store, nil
 		}
 		if o.rec.Gen == rec.Gen && bytes.Equal(o.rec.Tokens, rec.Tokens) && bytes.Equal(o.rec.Facts, rec.Facts) {
 			o = &opened{rec: rec, site: o.site, secret: o.secret, tokens: o.tokens, facts: o.facts}
-			e.opened.Store(o)
+			e.keep(o)
 			return o, store, nil
 		}
 	}
@@ -189,7 +189,7 @@ func (m *Manager) load(ctx context.Context, s *Session) (*opened, *openedStore, 
 		return nil, nil, err
 	}
 	o := &opened{rec: rec, site: s.site, secret: s.ticket.secret, tokens: tokens, facts: facts}
-	e.opened.Store(o)
+	e.keep(o)
 	return o, store, nil
 }
 

@@ -76,6 +76,9 @@ type Attempt struct {
 	// Takeover says that this attempt presents a refresh token that another
 	// attempt may have presented already.
 	Takeover bool
+	// Unanswered says that the refresh token was presented and no answer came.
+	// Nobody works on the attempt any more, but the refresh token may be spent.
+	Unanswered bool
 }
 
 // Record is what the store keeps of one session: a plain part that stores and
@@ -138,6 +141,9 @@ func (r *Record) MarshalBinary() ([]byte, error) {
 		if r.Attempt.Takeover {
 			flags |= 2
 		}
+		if r.Attempt.Unanswered {
+			flags |= 4
+		}
 		b = append(b, flags)
 		b = append(b, r.Attempt.ID[:]...)
 		b = append(b, r.Attempt.Owner[:]...)
@@ -173,7 +179,7 @@ func (r *Record) UnmarshalBinary(data []byte) error {
 	n.LastSeen = fromUnixSeconds(d.varint())
 	n.Expiry = fromUnixSeconds(d.varint())
 	if flags := d.byte(); flags&1 != 0 {
-		n.Attempt = &Attempt{Takeover: flags&2 != 0}
+		n.Attempt = &Attempt{Takeover: flags&2 != 0, Unanswered: flags&4 != 0}
 		d.fixed(n.Attempt.ID[:])
 		d.fixed(n.Attempt.Owner[:])
 		n.Attempt.Lease = d.uvarint()

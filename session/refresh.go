@@ -30,6 +30,9 @@ const (
 	// outageRetry grows with each failure up to maxOutageRetry.
 	outageRetry    = 250 * time.Millisecond
 	maxOutageRetry = 5 * time.Second
+	// maxHold is how long a session is left in peace after an answer was lost
+	// where nobody knows when its access token runs out.
+	maxHold = 5 * time.Minute
 )
 
 // Triggers of a refresh, for logs.
@@ -159,12 +162,20 @@ func (s *Session) await(ctx context.Context, gen uint64, trigger string) error {
 func (s *Session) start(gen uint64, trigger string) (*flight, error) {
 	e, now := s.entry(), time.Now()
 	e.mu.Lock()
+	for e.gone {
+		e.mu.Unlock()
+		e = s.newEntry()
+		e.mu.Lock()
+	}
 	defer e.mu.Unlock()
 	if e.flight != nil {
 		return e.flight, nil
 	}
 	if now.Before(e.retryAt) {
-		return nil, e.pausing(now)
+		return nil, e.pausing(now, e.retryAt)
+	}
+	if now.Before(e.heldUntil) && (trigger == triggerEarly || trigger == triggerRequest) {
+		return nil, e.pausing(now, e.heldUntil)
 	}
 	if !s.m.cfg.Backend.takeoff() {
 		return nil, fmt.Errorf("%w: it is closed", ErrStoreUnavailable)
@@ -185,10 +196,10 @@ func (s *Session) detached(e *entry) *Session {
 }
 
 // pausing is what a caller is told while no refresh is tried.
-func (e *entry) pausing(now time.Time) error {
+func (e *entry) pausing(now, until time.Time) error {
 	var u *UnavailableError
 	if errors.As(e.failure, &u) {
-		return &UnavailableError{RetryAfter: max(e.retryAt.Sub(now), time.Second), Err: u.Err}
+		return &UnavailableError{RetryAfter: max(until.Sub(now), time.Second), Err: u.Err}
 	}
 	return e.failure
 }
@@ -202,10 +213,29 @@ func (e *entry) postpone(pause time.Duration, why error) {
 	}
 }
 
+// hold leaves the session in peace until its access token has run out: a zero
+// end says that nobody knows when, and only a refusal will tell. Requests that
+// cannot go on with the token are not held up.
+func (e *entry) hold(end time.Time, why error) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := time.Now()
+	if end.IsZero() {
+		end = now.Add(maxHold)
+	}
+	e.heldUntil = end
+	var u *UnavailableError
+	if !errors.As(why, &u) {
+		why = &UnavailableError{RetryAfter: time.Second, Err: why}
+	}
+	e.failure = why
+	return e.pausing(now, end)
+}
+
 // recovered forgets the failures.
 func (e *entry) recovered() {
 	e.mu.Lock()
-	e.retryAt, e.failure, e.failures, e.refused = time.Time{}, nil, 0, 0
+	e.retryAt, e.heldUntil, e.failure, e.failures, e.refused = time.Time{}, time.Time{}, nil, 0, 0
 	e.mu.Unlock()
 }
 
