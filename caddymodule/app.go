@@ -100,7 +100,7 @@ func (a *App) takeRing(storage certmagic.Storage) error {
 	}
 	a.ringKey = source.poolKey(storage)
 	shared, release, err := keyRings.take(a.ringKey, func() (*sharedRing, error) {
-		return &sharedRing{source: source, KeyRing: session.NewKeyRing(source)}, nil
+		return &sharedRing{source: source, KeyRing: session.NewKeyRing(source, processLog)}, nil
 	})
 	if err != nil {
 		return err
@@ -111,11 +111,18 @@ func (a *App) takeRing(storage certmagic.Storage) error {
 }
 
 // Start opens the store and reads the key ring in the background: requests that
-// come sooner wait for it, and a failure is tried again by the next request.
+// come sooner wait for it, and a failure is tried again by the next request. Keys
+// that the configuration names are read at once: one that was taken off them must
+// not open anything any more.
 func (a *App) Start() error {
 	logTo(a.logger)
 	if stored, ok := a.sharedRing.source.(*storedRing); ok && a.storage != nil {
 		a.removeStore = stored.use(a.storage)
+	}
+	if len(a.Keys) > 0 {
+		if err := a.ring.Reload(context.Background()); err != nil {
+			return err
+		}
 	}
 	backend, ring, logger := a.backend, a.ring, a.logger
 	if !backend.Retain() {

@@ -48,6 +48,7 @@ type benchOptions struct {
 	global string // further global options
 	host   string // of the site's address; default 127.0.0.1
 	store  string // default: memory
+	keys   string // the option; default: none
 }
 
 // defaultSite guards /api/* and /page*, and leaves the rest open.
@@ -103,6 +104,7 @@ func (b *bench) caddyfile(o benchOptions) []byte {
 	}
 	bff {
 		store %s
+		%s
 	}
 	%s
 }
@@ -117,7 +119,7 @@ http://%s:%s {
 	}
 	%s
 }
-`, b.dir, b.logFile, o.store, o.global, o.host, port, b.as.Issuer(), o.bff, o.site)))
+`, b.dir, b.logFile, o.store, o.keys, o.global, o.host, port, b.as.Issuer(), o.bff, o.site)))
 }
 
 func (b *bench) load() {

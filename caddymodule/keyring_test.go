@@ -9,9 +9,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
 
 	"github.com/caddy-bff/caddy-bff/session"
@@ -95,3 +97,42 @@ var errFailing = errors.New("storage is out")
 type failingStorage struct{ certmagic.Storage }
 
 func (failingStorage) Load(context.Context, string) ([]byte, error) { return nil, errFailing }
+
+// Keys that are exchanged in their file: with the reload the new one seals, and
+// one that was taken off opens nothing any more.
+func TestKeysExchangedByReload(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys")
+	k1, k2, k3 := strings.Repeat("1", 40), strings.Repeat("2", 40), strings.Repeat("3", 40)
+	write := func(keys ...string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(strings.Join(keys, "\n")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(k1)
+	b := newBench(t, benchOptions{keys: "keys {file." + path + "}"})
+	before := b.browser().login()
+	write(k2, k1)
+	b.load()
+	after := b.browser().login()
+	if !before.signedIn() || !after.signedIn() {
+		t.Error("a new first key signed somebody out")
+	}
+	write(k2)
+	b.load()
+	if before.signedIn() || !after.signedIn() {
+		t.Errorf("without the old key: its session %t, the new key's %t", before.signedIn(), after.signedIn())
+	}
+	write(k3)
+	b.load()
+	if after.signedIn() {
+		t.Error("a session of a key that is gone is alive")
+	}
+	write("short")
+	if err := caddy.Load(b.config, true); err == nil {
+		t.Error("a short key was taken")
+	}
+	if c := b.browser().login(); !c.signedIn() {
+		t.Error("a bad file of keys took the good ones away")
+	}
+}

@@ -62,7 +62,7 @@ func (f ringFunc) LoadRing(context.Context) ([]session.RingKey, error) { return 
 
 var ring = session.NewKeyRing(ringFunc(func() ([]session.RingKey, error) {
 	return []session.RingKey{{Secret: bytes.Repeat([]byte{1}, 32)}}, nil
-}))
+}), discard())
 
 func newBench(t testing.TB, options astest.Options, edit ...func(*session.Config)) *bench {
 	t.Helper()

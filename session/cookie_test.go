@@ -5,6 +5,7 @@ package session
 
 import (
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -21,7 +22,7 @@ func requestWith(cookies ...string) *http.Request {
 
 func loadedRing(t testing.TB, keys ...RingKey) *KeyRing {
 	t.Helper()
-	k := NewKeyRing(ringFunc(func() ([]RingKey, error) { return keys, nil }))
+	k := NewKeyRing(ringFunc(func() ([]RingKey, error) { return keys, nil }), slog.New(slog.DiscardHandler))
 	if err := k.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,26 +33,37 @@ type RingKey struct {
 
 // RingSource gives the keys of the ring: the first seals, all open.
 type RingSource interface {
-	// LoadRing reads the ring afresh. It is called at first use and, at most
-	// every few seconds, when something was sealed by a key that is not known.
+	// LoadRing reads the ring afresh. It is called at first use, every half a
+	// minute while the ring is used, and, at most every few seconds, when
+	// something was sealed by a key that is not known.
 	LoadRing(ctx context.Context) ([]RingKey, error)
 }
 
-// ringReread is how often an unknown key id may cause a new look at the source.
-const ringReread = 5 * time.Second
+const (
+	// ringReread is how often an unknown key id may cause a new look at the source.
+	ringReread = 5 * time.Second
+	// ringCheck is how often the source is looked at without a reason: a key that
+	// was taken off it must not open for much longer.
+	ringCheck = 30 * time.Second
+)
 
-// KeyRing holds the keys of one installation, read lazily from their source.
-// It is safe for concurrent use.
+// KeyRing holds the keys of one installation, read lazily from their source and
+// again from time to time. It is safe for concurrent use.
 type KeyRing struct {
 	source RingSource
+	logger *slog.Logger
 	loaded atomic.Pointer[ring]
+	read   atomic.Int64 // unix nanoseconds of the last look at the source
 
-	mu       sync.Mutex
-	lastRead time.Time
+	mu sync.Mutex
 }
 
-// NewKeyRing makes a ring that reads its keys from source at first use.
-func NewKeyRing(source RingSource) *KeyRing { return &KeyRing{source: source} }
+// NewKeyRing makes a ring that reads its keys from source at first use. The
+// logger hears of a source that cannot be read any more; the ring as it was last
+// read stays in use then.
+func NewKeyRing(source RingSource, logger *slog.Logger) *KeyRing {
+	return &KeyRing{source: source, logger: logger}
+}
 
 // Load reads the ring unless it has been read. An error is not remembered.
 func (k *KeyRing) Load(ctx context.Context) error {
@@ -58,8 +71,21 @@ func (k *KeyRing) Load(ctx context.Context) error {
 	return err
 }
 
+// Reload reads the ring, also if it has been read. After an error the ring as it
+// was last read stays in use.
+func (k *KeyRing) Reload(ctx context.Context) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, err := k.look(ctx)
+	return err
+}
+
 func (k *KeyRing) current(ctx context.Context) (*ring, error) {
 	if r := k.loaded.Load(); r != nil {
+		last := k.read.Load()
+		if now := time.Now(); now.Sub(time.Unix(0, last)) >= ringCheck && k.read.CompareAndSwap(last, now.UnixNano()) {
+			go k.check()
+		}
 		return r, nil
 	}
 	k.mu.Lock()
@@ -67,7 +93,13 @@ func (k *KeyRing) current(ctx context.Context) (*ring, error) {
 	if r := k.loaded.Load(); r != nil {
 		return r, nil
 	}
-	return k.read(ctx)
+	return k.look(ctx)
+}
+
+func (k *KeyRing) check() {
+	if err := k.Reload(context.Background()); err != nil {
+		k.logger.Error("the key ring cannot be read again; it stays as it was", "error", err)
+	}
 }
 
 // reread looks at the source again because id is unknown, at most once every
@@ -75,15 +107,15 @@ func (k *KeyRing) current(ctx context.Context) (*ring, error) {
 func (k *KeyRing) reread(ctx context.Context, id keyID) (*ring, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if r := k.loaded.Load(); r != nil && (r.find(id) != nil || time.Since(k.lastRead) < ringReread) {
+	if r := k.loaded.Load(); r != nil && (r.find(id) != nil || time.Since(time.Unix(0, k.read.Load())) < ringReread) {
 		return r, nil
 	}
-	return k.read(ctx)
+	return k.look(ctx)
 }
 
-// read is called with mu held.
-func (k *KeyRing) read(ctx context.Context) (*ring, error) {
-	k.lastRead = time.Now()
+// look reads the source. It is called with mu held.
+func (k *KeyRing) look(ctx context.Context) (*ring, error) {
+	k.read.Store(time.Now().UnixNano())
 	keys, err := k.source.LoadRing(ctx)
 	if err != nil {
 		return nil, unavailable(fmt.Errorf("reading the key ring: %w", err))
@@ -91,6 +123,9 @@ func (k *KeyRing) read(ctx context.Context) (*ring, error) {
 	r, err := newRing(keys)
 	if err != nil {
 		return nil, unavailable(err)
+	}
+	if old := k.loaded.Load(); old != nil && old.equal(r) {
+		return old, nil
 	}
 	k.loaded.Store(r)
 	return r, nil
@@ -132,6 +167,13 @@ func newRing(keys []RingKey) (*ring, error) {
 		})
 	}
 	return r, nil
+}
+
+// equal compares keys and their order.
+func (r *ring) equal(other *ring) bool {
+	return slices.EqualFunc(r.keys, other.keys, func(a, b *ringKey) bool {
+		return hmac.Equal(a.secret, b.secret) && hmac.Equal(a.index, b.index)
+	})
 }
 
 func (r *ring) sealing() *ringKey { return r.keys[0] }

@@ -5,7 +5,6 @@ package session
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
@@ -179,65 +177,6 @@ func TestStoreAsAnAdversary(t *testing.T) {
 	// E108: after a rotation the old key still opens.
 	if _, _, err := site.unseal(a, mustRing(t, testKey(2), testKey(1)), secret); err != nil {
 		t.Errorf("the old key does not open any more: %v", err)
-	}
-}
-
-type ringFunc func() ([]RingKey, error)
-
-func (f ringFunc) LoadRing(context.Context) ([]RingKey, error) { return f() }
-
-func TestKeyRingRereadsForAnUnknownKeyAndNotMoreOften(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		reads := 0
-		keys := []RingKey{testKey(1)}
-		k := NewKeyRing(ringFunc(func() ([]RingKey, error) { reads++; return keys, nil }))
-		if err := k.Load(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		unknown := mustRing(t, testKey(2)).sealing().id
-		for range 100 {
-			if r, err := k.reread(t.Context(), unknown); err != nil || r.find(unknown) != nil {
-				t.Fatal(r, err)
-			}
-		}
-		if reads != 1 {
-			t.Errorf("read %d times within the pause", reads)
-		}
-		keys = []RingKey{testKey(1), testKey(2)}
-		time.Sleep(ringReread)
-		for range 100 {
-			if r, err := k.reread(t.Context(), unknown); err != nil || r.find(unknown) == nil {
-				t.Fatal(r, err)
-			}
-		}
-		if reads != 2 {
-			t.Errorf("read %d times, want 2", reads)
-		}
-	})
-}
-
-func TestKeyRingDoesNotRememberAnError(t *testing.T) {
-	fail := true
-	k := NewKeyRing(ringFunc(func() ([]RingKey, error) {
-		if fail {
-			return nil, errors.New("disk on fire")
-		}
-		return []RingKey{testKey(1)}, nil
-	}))
-	if err := k.Load(t.Context()); !errors.Is(err, ErrStoreUnavailable) {
-		t.Errorf("got %v", err)
-	}
-	fail = false
-	if err := k.Load(t.Context()); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestKeyRingRefusesShortKeys(t *testing.T) {
-	for name, keys := range map[string][]RingKey{"none": nil, "short": {{Secret: make([]byte, 31)}}, "second": {testKey(1), {Secret: []byte("x")}}} {
-		if _, err := newRing(keys); err == nil {
-			t.Errorf("%s: taken", name)
-		}
 	}
 }
 
