@@ -10,6 +10,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
 	"slices"
 	"strings"
 	"sync"
@@ -478,40 +480,59 @@ func BenchmarkRoundTrip(b *testing.B) {
 		"Cookie": {"theme=dark; lang=en"},
 	}
 	source := &staticSource{strings.Repeat("a", 900)}
-	resp := &http.Response{StatusCode: 200, Header: http.Header{}, Body: http.NoBody}
+	resp := new(http.Response)
+	chunked := strings.NewReader("")
 	base := roundTrip(func(r *http.Request) (*http.Response, error) {
 		if r.Body != nil {
 			_, _ = io.Copy(io.Discard, r.Body)
 			_ = r.Body.Close()
 		}
+		*resp = http.Response{StatusCode: 200, ProtoMajor: 1, Body: http.NoBody}
+		if r.Method == "PUT" {
+			resp.Body, resp.ContentLength, resp.TransferEncoding = io.NopCloser(chunked), -1, []string{"chunked"}
+		}
 		resp.Header = http.Header{"Content-Type": {"application/json"}, "Cache-Control": {"private, no-store"}, "Vary": {"Cookie"}}
 		return resp, nil
 	})
 	grant := &Grant{Source: source, ReservedCookie: isOurs}
-	body := strings.Repeat("b", 1000)
+	// What reverse_proxy puts into the context of each request.
+	trace := &httptrace.ClientTrace{Got1xxResponse: func(int, textproto.MIMEHeader) error { return nil }}
 	for _, bb := range []struct {
-		name, body string
-		transport  http.RoundTripper
+		name, method string
+		size         int
+		traced       bool
+		transport    http.RoundTripper
 	}{
-		{"base", "", base},
-		{"attach", "", &Transport{Base: base}},
-		{"base, 1 kB body", body, base},
-		{"attach, 1 kB body", body, &Transport{Base: base}},
+		{"base", "POST", 0, false, base},
+		{"attach", "POST", 0, false, &Transport{Base: base}},
+		{"attach, traced", "POST", 0, true, &Transport{Base: base}},
+		{"attach, traced, chunked answer", "PUT", 0, true, &Transport{Base: base}},
+		{"base, 1 kB body", "POST", 1000, false, base},
+		{"attach, 1 kB body", "POST", 1000, false, &Transport{Base: base}},
+		{"attach, 60 kB body", "POST", 60000, false, &Transport{Base: base}},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
-			req := httptest.NewRequest("POST", "/api", nil)
+			req := httptest.NewRequest(bb.method, "/api", nil)
 			req.Header = header
-			req = req.WithContext(WithGrant(req.Context(), grant))
+			ctx := WithGrant(req.Context(), grant)
+			if bb.traced {
+				ctx = httptrace.WithClientTrace(ctx, trace)
+			}
+			req = req.WithContext(ctx)
+			body := strings.Repeat("b", bb.size)
 			b.ReportAllocs()
 			for b.Loop() {
-				if bb.body != "" {
-					req.Body, req.ContentLength = io.NopCloser(strings.NewReader(bb.body)), int64(len(bb.body))
+				if body != "" {
+					req.Body, req.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
 				} else {
 					req.Body, req.ContentLength = nil, 0
 				}
-				if _, err := bb.transport.RoundTrip(req); err != nil {
+				resp, err := bb.transport.RoundTrip(req)
+				if err != nil {
 					b.Fatal(err)
 				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+				_ = resp.Body.Close()
 			}
 		})
 	}
