@@ -18,16 +18,8 @@ import (
 // replay.
 var errDetached = errors.New("request body was taken over by the replay")
 
-// initialBuffer is the capacity of a new replay buffer: most API requests fit.
-const initialBuffer = 4 << 10
-
-// maxPooledBuffer is the largest buffer that is kept for a later request.
-const maxPooledBuffer = 128 << 10
-
-var replayBuffers = sync.Pool{New: func() any {
-	b := make([]byte, 0, initialBuffer)
-	return &b
-}}
+// readOnBuffer is the size in bytes of one read that settle makes.
+const readOnBuffer = 4 << 10
 
 // replayBody is the request body of a client, read by up to two attempts one
 // after the other. While the answer to the first attempt is open it keeps what
@@ -47,12 +39,11 @@ type replayBody struct {
 	mu      sync.Mutex
 	idle    sync.Cond // signalled when reading becomes false
 	reading bool
-	attempt int     // the attempt that may read: 1 or 2
-	keeping bool    // what is read is kept
-	kept    *[]byte // nil when nothing is
-	pos     int     // how much of kept the second attempt has had
-	read    int64   // taken from src
-	err     error   // how src ended
+	attempt int  // the attempt that may read: 1 or 2
+	keeping bool // what is read is kept
+	kept    replayBuffer
+	read    int64 // taken from src
+	err     error // how src ended
 	trailer http.Header
 	closing bool // close src when the read under way returns
 	closed  bool // the attempt has closed its body
@@ -157,10 +148,8 @@ func (b *replayBody) readAs(attempt int, p []byte) (int, error) {
 			return 0, errDetached
 		case b.closed:
 			return 0, http.ErrBodyReadAfterClose
-		case attempt > 1 && b.kept != nil && b.pos < len(*b.kept):
-			n := copy(p, (*b.kept)[b.pos:])
-			b.pos += n
-			return n, nil
+		case attempt > 1 && b.kept.taken < b.kept.size:
+			return b.kept.take(p), nil
 		case b.err != nil:
 			return 0, b.err
 		case attempt > 1 && b.wholeLocked():
@@ -206,36 +195,18 @@ func (b *replayBody) readLocked(p []byte) (int, error) {
 // keepLocked appends to the replay buffer, or lets it go when the body is longer
 // than the limit.
 func (b *replayBody) keepLocked(p []byte) {
-	if b.kept == nil {
-		b.kept = replayBuffers.Get().(*[]byte)
-	}
-	if int64(len(*b.kept)+len(p)) > b.limit {
+	if b.kept.size+int64(len(p)) > b.limit {
 		b.keeping = false
-		b.dropLocked()
+		b.kept.drop()
 		return
 	}
-	if len(*b.kept) == 0 && b.length > 0 {
-		*b.kept = slices.Grow(*b.kept, int(b.length))
-	}
-	*b.kept = append(*b.kept, p...)
+	b.kept.keep(p)
 }
 
 // untouchedLocked reports whether the client has not begun to send the body,
 // since nobody has told it to. It can then be sent again whatever its size.
 func (b *replayBody) untouchedLocked() bool {
 	return b.awaited && b.attempt == 1 && !b.settled && b.read == 0 && !b.reading && b.err == nil && !b.shut
-}
-
-// dropLocked gives the replay buffer back.
-func (b *replayBody) dropLocked() {
-	if b.kept == nil {
-		return
-	}
-	if cap(*b.kept) <= maxPooledBuffer {
-		*b.kept = (*b.kept)[:0]
-		replayBuffers.Put(b.kept)
-	}
-	b.kept = nil
 }
 
 // wholeLocked reports whether the body has been read to its end.
@@ -255,7 +226,7 @@ func (b *replayBody) closeAs(attempt int) error {
 		return nil // release or the replay closes it
 	}
 	if attempt > 1 {
-		b.dropLocked()
+		b.kept.drop()
 	}
 	shut := b.shut
 	b.shut = true
@@ -301,7 +272,7 @@ func (b *replayBody) settle(ctx context.Context) bool {
 
 // readOn reads what is left of the body into the replay buffer.
 func (b *replayBody) readOn() bool {
-	p := make([]byte, initialBuffer)
+	p := make([]byte, readOnBuffer)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for {
@@ -331,7 +302,7 @@ func (b *replayBody) release() {
 		b.mu.Unlock()
 		return // the replay reads and closes it like any other body
 	}
-	b.dropLocked()
+	b.kept.drop()
 	// A body that was taken from the first attempt, for a replay that never was,
 	// has nobody else to close it.
 	owed := !b.shut && (b.closed || b.attempt > 1)
