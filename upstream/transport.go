@@ -38,18 +38,6 @@ func (e *TokenError) Error() string { return fmt.Sprintf("getting access token: 
 // Unwrap returns the error of the token source.
 func (e *TokenError) Unwrap() error { return e.Err }
 
-// ReplayResult says how the attempt to heal a 401 ended.
-type ReplayResult string
-
-// The results of a replay.
-const (
-	ReplayHealed        ReplayResult = "healed"         // the fresh token was taken
-	ReplayRefused       ReplayResult = "refused"        // the fresh token was refused too
-	ReplayRefreshFailed ReplayResult = "refresh_failed" // there was no fresh token in time
-	ReplayBodyGone      ReplayResult = "body_gone"      // the body could not be sent again
-	ReplayFailed        ReplayResult = "failed"         // no answer to the second attempt
-)
-
 // Transport is an http.RoundTripper that attaches the access token of the
 // [Grant] in the request's context. Where the resource server answers 401 and
 // names the token as the reason, it has the token refreshed and sends the
@@ -116,7 +104,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp, err := t.base().RoundTrip(out)
 	if err == nil && resp.StatusCode == http.StatusUnauthorized && token != "" && g.refused(resp.Header) {
-		out, resp = t.heal(req, out, g, token, body, resp)
+		h := healing{Transport: t, grant: g, request: req, refused: token, body: body}
+		out, resp = h.heal(out, resp)
 	}
 	if body != nil {
 		body.release()
@@ -140,54 +129,6 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		keepPrivate(resp.Header)
 	}
 	return resp, nil
-}
-
-// heal gets a fresh token after first and sends the request again. It returns
-// the request and the answer that count.
-func (t *Transport) heal(req, refused *http.Request, g *Grant, token string, body *replayBody, first *http.Response) (*http.Request, *http.Response) {
-	ctx, cancel := context.WithTimeout(req.Context(), t.healTimeout())
-	defer cancel()
-	keepAnswer(first, req.Method)
-	replayable := body == nil || body.settle(ctx)
-
-	// Also where this request cannot be replayed: the browser's own next attempt
-	// must not meet the refused token again.
-	fresh, err := g.Source.Refresh(ctx, token)
-	switch {
-	case err != nil:
-		t.log(ctx, slog.LevelDebug, "upstream refused access token; no fresh one", slog.Any("error", err))
-		t.replayed(req.Context(), ReplayRefreshFailed)
-		return refused, first
-	case fresh == token || !sendable(fresh):
-		t.log(ctx, slog.LevelWarn, "upstream refused access token; refreshed one is unusable")
-		t.replayed(req.Context(), ReplayRefreshFailed)
-		return refused, first
-	case !replayable:
-		t.log(ctx, slog.LevelDebug, "upstream refused access token; request body is gone")
-		t.replayed(req.Context(), ReplayBodyGone)
-		return refused, first
-	}
-
-	out := g.outgoing(req, fresh)
-	if body != nil {
-		body.attach(out, 2)
-	}
-	second, err := t.base().RoundTrip(out)
-	if err != nil {
-		t.log(ctx, slog.LevelWarn, "replay failed; first answer stands", slog.Any("error", err))
-		t.replayed(req.Context(), ReplayFailed)
-		return refused, first
-	}
-	_ = first.Body.Close()
-	if second.StatusCode == http.StatusUnauthorized {
-		t.replayed(req.Context(), ReplayRefused)
-		return out, second
-	}
-	if a, ok := g.Source.(accepter); ok {
-		a.Accepted(fresh)
-	}
-	t.replayed(req.Context(), ReplayHealed)
-	return out, second
 }
 
 // outbound is a copy of a request together with the value of its Authorization

@@ -1,0 +1,92 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package upstream
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+)
+
+// ReplayResult says how the attempt to heal a 401 ended.
+type ReplayResult string
+
+// The results of a replay.
+const (
+	ReplayHealed        ReplayResult = "healed"         // the fresh token was taken
+	ReplayRefused       ReplayResult = "refused"        // the fresh token was refused too
+	ReplayRefreshFailed ReplayResult = "refresh_failed" // there was no fresh token in time
+	ReplayBodyGone      ReplayResult = "body_gone"      // the body could not be sent again
+	ReplayFailed        ReplayResult = "failed"         // no answer to the second attempt
+)
+
+// healing is what there is to do after a 401 that named the token.
+type healing struct {
+	*Transport
+	grant   *Grant
+	request *http.Request // of the client
+	refused string        // the token
+	body    *replayBody   // nil if there is none
+}
+
+// heal gets a fresh token after first, the answer to out, and sends the request
+// again. It returns the request and the answer that count.
+func (h *healing) heal(out *http.Request, first *http.Response) (*http.Request, *http.Response) {
+	reqCtx := h.request.Context()
+	ctx, cancel := context.WithTimeout(reqCtx, h.healTimeout())
+	defer cancel()
+
+	// What the replay needs is made ready beside the refresh, which waits for
+	// nothing and is not left out for anything: the browser's own next attempt
+	// must not meet the refused token again.
+	readyCtx, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	replayable := make(chan bool, 1)
+	go func() {
+		keepAnswer(first, h.request.Method)
+		replayable <- h.body == nil || h.body.settle(readyCtx)
+	}()
+	fresh, err := h.grant.Source.Refresh(ctx, h.refused)
+	usable := err == nil && fresh != h.refused && sendable(fresh)
+	if !usable {
+		giveUp()
+	}
+	ready := <-replayable
+
+	switch {
+	case err != nil:
+		h.log(ctx, slog.LevelDebug, "upstream refused access token; no fresh one", slog.Any("error", err))
+		h.replayed(reqCtx, ReplayRefreshFailed)
+		return out, first
+	case !usable:
+		h.log(ctx, slog.LevelWarn, "upstream refused access token; refreshed one is unusable")
+		h.replayed(reqCtx, ReplayRefreshFailed)
+		return out, first
+	case !ready:
+		h.log(ctx, slog.LevelDebug, "upstream refused access token; request body is gone")
+		h.replayed(reqCtx, ReplayBodyGone)
+		return out, first
+	}
+
+	again := h.grant.outgoing(h.request, fresh)
+	if h.body != nil {
+		h.body.attach(again, 2)
+	}
+	second, err := h.base().RoundTrip(again)
+	if err != nil {
+		h.log(ctx, slog.LevelWarn, "replay failed; first answer stands", slog.Any("error", err))
+		h.replayed(reqCtx, ReplayFailed)
+		return out, first
+	}
+	_ = first.Body.Close()
+	if second.StatusCode == http.StatusUnauthorized {
+		h.replayed(reqCtx, ReplayRefused)
+		return again, second
+	}
+	if a, ok := h.grant.Source.(accepter); ok {
+		a.Accepted(fresh)
+	}
+	h.replayed(reqCtx, ReplayHealed)
+	return again, second
+}
