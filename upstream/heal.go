@@ -28,6 +28,7 @@ type healing struct {
 	request *http.Request // of the client
 	refused string        // the token
 	body    *replayBody   // nil if there is none
+	hook    *interim      // nil if there is none
 }
 
 // heal gets a fresh token after first, the answer to out, and sends the request
@@ -69,11 +70,11 @@ func (h *healing) heal(out *http.Request, first *http.Response) (*http.Request, 
 		return out, first
 	}
 
-	again := h.grant.outgoing(h.request, fresh)
+	again := h.grant.outgoing(h.request, fresh, h.hook)
 	if h.body != nil {
 		h.body.attach(again, 2)
 	}
-	second, err := h.base().RoundTrip(again)
+	second, err := h.hook.roundTrip(h.base(), again)
 	if err != nil {
 		h.log(ctx, slog.LevelWarn, "replay failed; first answer stands", slog.Any("error", err))
 		h.replayed(reqCtx, ReplayFailed)

@@ -92,7 +92,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 	}
 
-	out := g.outgoing(req, token)
+	hook := newInterim(ctx, g)
+	out := g.outgoing(req, token, hook)
 	var body *replayBody
 	if req.Body != nil && req.Body != http.NoBody {
 		limit := t.replayBuffer()
@@ -102,9 +103,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		body = newReplayBody(req, limit, g.ReservedHeader)
 		body.attach(out, 1)
 	}
-	resp, err := t.base().RoundTrip(out)
+	resp, err := hook.roundTrip(t.base(), out)
 	if err == nil && resp.StatusCode == http.StatusUnauthorized && token != "" && g.refused(resp.Header) {
-		h := healing{Transport: t, grant: g, request: req, refused: token, body: body}
+		h := healing{Transport: t, grant: g, request: req, refused: token, body: body, hook: hook}
 		out, resp = h.heal(out, resp)
 	}
 	if body != nil {
@@ -140,9 +141,14 @@ type outbound struct {
 
 // outgoing returns the request as it goes onto the wire. The copy is shallow but
 // for the header: [http.Request.Clone] would cut the trailer section off the map
-// that is filled when the body ends.
-func (g *Grant) outgoing(req *http.Request, token string) *http.Request {
-	o := &outbound{request: *req}
+// that is filled when the body ends. hook is its context unless nil.
+func (g *Grant) outgoing(req *http.Request, token string, hook *interim) *http.Request {
+	o := new(outbound)
+	if hook == nil {
+		o.request = *req
+	} else {
+		o.request = *req.WithContext(hook)
+	}
 	header := maps.Clone(req.Header)
 	if header == nil {
 		header = make(http.Header, 1)
