@@ -129,7 +129,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !g.CacheUpstream && resp.StatusCode != http.StatusSwitchingProtocols {
 		keepPrivate(resp.Header)
 	}
-	return resp, nil
+	return sanitizeTrailers(resp), nil
 }
 
 // outbound is a copy of a request together with the value of its Authorization
