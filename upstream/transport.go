@@ -54,9 +54,9 @@ type Transport struct {
 	// sent again. Zero means [DefaultReplayBuffer]; less than zero, no body.
 	ReplayBuffer int64
 
-	// HealTimeout bounds the wait for a fresh token after a 401: health checks
-	// and circuit breakers count the time in RoundTrip. Default:
-	// [DefaultHealTimeout].
+	// HealTimeout bounds the wait for a fresh token after a 401, and beside it
+	// for the rest of the request body: health checks and circuit breakers count
+	// the time in RoundTrip. Default: [DefaultHealTimeout].
 	HealTimeout time.Duration
 
 	// Logger gets what an operator may want to know. Nil discards it.
