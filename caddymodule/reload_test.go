@@ -28,7 +28,7 @@ import (
 func TestReloadUnderLoad(t *testing.T) {
 	for _, store := range []string{"memory", "file"} {
 		t.Run(store, func(t *testing.T) {
-			const lifetime = 1500 * time.Millisecond
+			const lifetime = 2 * time.Second
 			o := benchOptions{as: astest.Options{AccessTokenLifetime: lifetime, Latency: map[string]time.Duration{astest.Token: 100 * time.Millisecond}}, store: store,
 				// What is kept alive to the resource server is Caddy's, and not counted here.
 				site: "bff_proxy /api/* {$API} {\ntransport http {\nkeepalive off\n}\n}\n"}
@@ -94,7 +94,9 @@ func TestReloadUnderLoad(t *testing.T) {
 				t.Error("no refresh: the test looks at nothing")
 			}
 			for i, r := range refreshes {
-				if i > 0 && r.Time.Sub(refreshes[i-1].Time) < lifetime/3 {
+				// Where the token endpoint is slow a token is refreshed after three
+				// tenths of its life, never sooner.
+				if i > 0 && r.Time.Sub(refreshes[i-1].Time) < lifetime*29/100 {
 					t.Errorf("an extra refresh, %s after the one before", r.Time.Sub(refreshes[i-1].Time))
 				}
 			}
