@@ -5,9 +5,12 @@ package caddymodule
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -69,9 +72,13 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	a.backendKey = string(mod.(caddy.Module).CaddyModule().ID) + " " + store.PoolKey()
 	backend, release, err := backends.take(a.backendKey, func() (*session.Backend, error) {
-		return session.NewBackend(func(ctx context.Context) (session.Store, error) {
+		b := session.NewBackend(func(ctx context.Context) (session.Store, error) {
 			return store.OpenStore(ctx, processLog)
-		}, processLog), nil
+		}, processLog)
+		if _, forgets := store.(*MemoryStore); !forgets {
+			b.SpoolTo(spoolDir(a.backendKey))
+		}
+		return b, nil
 	})
 	if err != nil {
 		return err
@@ -79,6 +86,13 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.backend = backend
 	a.releases = append(a.releases, release)
 	return nil
+}
+
+// spoolDir is where refreshed tokens go that a store did not take before the
+// process had to end: sealed as in the store, in Caddy's data directory.
+func spoolDir(backendKey string) string {
+	sum := sha256.Sum256([]byte(backendKey))
+	return filepath.Join(caddy.AppDataDir(), "bff", "spool", hex.EncodeToString(sum[:8]))
 }
 
 func (a *App) takeRing(storage certmagic.Storage) error {

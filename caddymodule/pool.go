@@ -48,8 +48,8 @@ func endBackend(b *session.Backend) {
 func drain(b *session.Backend) {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
-	if err := b.Drain(ctx); err != nil {
-		processLog.Error("exiting while a refresh is in flight; its session may be lost", "error", err)
+	if err := b.Shutdown(ctx); err != nil {
+		processLog.Error("exiting while a refresh is in flight", "error", err)
 	}
 }
 

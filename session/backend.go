@@ -31,6 +31,7 @@ const (
 type Backend struct {
 	openStore func(context.Context) (Store, error)
 	logger    *slog.Logger
+	spoolDir  string
 	instance  [16]byte // owner of this process's attempts
 
 	live entries
@@ -51,6 +52,25 @@ type Backend struct {
 type openedStore struct {
 	Store
 	exclusive bool
+	watcher   Watcher // or nil
+}
+
+// glance is how long to wait before a record is looked at again, when nothing
+// was told of it.
+func (s *openedStore) glance() time.Duration {
+	if s.watcher != nil {
+		return leaseGlance
+	}
+	return leaseWatch
+}
+
+// watch gives a channel that is closed when the record of key may have changed;
+// nil where the store does not tell, or is not open.
+func (b *Backend) watch(key Key) (changed <-chan struct{}, stop func()) {
+	if s := b.store.Load(); s != nil && s.watcher != nil {
+		return s.watcher.Watch(key)
+	}
+	return nil, func() {}
 }
 
 // NewBackend makes a backend whose store is opened by open at first use, with
@@ -165,7 +185,10 @@ func (b *Backend) openNow(done chan struct{}) {
 		b.logger.Error("opening the session store", "error", err)
 	} else {
 		e, ok := s.(Exclusive)
-		b.store.Store(&openedStore{Store: s, exclusive: ok && e.Exclusive()})
+		opened := &openedStore{Store: s, exclusive: ok && e.Exclusive()}
+		opened.watcher, _ = s.(Watcher)
+		b.loadSpool() // before anybody refreshes
+		b.store.Store(opened)
 		b.openErr = nil
 		go b.sweep()
 	}

@@ -4,6 +4,8 @@
 package session
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -118,15 +120,33 @@ func (e *entries) sweep(now time.Time) {
 	}
 }
 
+// each calls f with every entry.
+func (e *entries) each(f func(*entry)) {
+	for i := range e.shards {
+		shard := &e.shards[i]
+		shard.mu.RLock()
+		all := slices.Collect(maps.Values(shard.m))
+		shard.mu.RUnlock()
+		for _, found := range all {
+			f(found)
+		}
+	}
+}
+
 // entry is what the process remembers of one session.
 type entry struct {
 	key      Key
 	opened   atomic.Pointer[opened]
-	used     atomic.Int64 // unix seconds of the last look
-	expiry   atomic.Int64 // unix seconds of the record's
-	lastSeen atomic.Int64 // unix nanoseconds of activity seen by this process; 0: none
-	touching atomic.Bool  // last seen is being written
-	ending   atomic.Bool  // the session is being ended
+	used     atomic.Int64            // unix seconds of the last look
+	expiry   atomic.Int64            // unix seconds of the record's
+	lastSeen atomic.Int64            // unix nanoseconds of activity seen by this process; 0: none
+	ended    atomic.Pointer[Reason]  // this process knows that the session is over
+	held     atomic.Pointer[result]  // refreshed tokens that the store has not taken yet
+	spooled  atomic.Pointer[spooled] // those of an earlier process
+	touching atomic.Bool             // last seen is being written
+	ending   atomic.Bool             // the session is being ended
+
+	presented AttemptID // the last attempt that called; the flight's
 
 	mu     sync.Mutex
 	gone   bool // it is no longer the entry of its session
@@ -160,7 +180,7 @@ func (e *entry) saw(at time.Time) {
 func (e *entry) leave() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.flight != nil || e.touching.Load() || e.ending.Load() {
+	if e.flight != nil || e.touching.Load() || e.ending.Load() || e.spooled.Load() != nil {
 		return false
 	}
 	e.gone = true

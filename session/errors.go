@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/caddy-bff/caddy-bff/oauth"
 )
 
 // Answers that a caller tells apart with [errors.Is] and [errors.As].
@@ -47,12 +45,7 @@ func (e *UnavailableError) Unwrap() error { return e.Err }
 // what it was asked: to come back when it says (at most after the minute that
 // oauth allows it), or else in a second.
 func outage(err error) *UnavailableError {
-	u := &UnavailableError{RetryAfter: time.Second, Err: err}
-	var answer *oauth.Error
-	if errors.As(err, &answer) {
-		u.RetryAfter = max(u.RetryAfter, answer.RetryAfter)
-	}
-	return u
+	return &UnavailableError{RetryAfter: max(time.Second, retryAfter(err)), Err: err}
 }
 
 // RateLimitedError says that the caller asks too often.

@@ -65,7 +65,7 @@ func TestLostAnswer(t *testing.T) {
 			br, refused := browser{}, browser{}
 			a.login(br)
 			a.login(refused)
-			time.Sleep(51 * time.Second) // due, whatever the jitter
+			time.Sleep(51 * time.Second)                                                       // due, whatever the jitter
 			a.as.Script(astest.Token, astest.Answer{CutReply: true}, astest.Answer{Cut: true}) // spent, and not
 			a.mustToken(br)
 			synctest.Wait()
@@ -171,34 +171,6 @@ func TestLogoutDuringRefresh(t *testing.T) {
 			})
 		})
 	}
-}
-
-// RF-01, RF-15, TK-11: the store fails between the answer and the commit. The
-// tokens are not lost, and the refresh token is not presented again.
-func TestStoreFailsAtCommit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Second})
-		br := browser{}
-		b.login(br)
-		time.Sleep(10 * time.Second)
-		failures := 0
-		b.store.onReplace(func(old, next *session.Record) error {
-			if next.Gen > old.Gen && failures < 20 {
-				failures++
-				return session.ErrStoreUnavailable
-			}
-			return nil
-		})
-		if _, err := b.token(br); err == nil {
-			t.Error("got a token that is not stored")
-		}
-		time.Sleep(time.Minute)
-		b.mustToken(br)
-		if failures != 20 {
-			t.Errorf("%d commits failed", failures)
-		}
-		b.refreshes(2) // the stored one has run out meanwhile; no token was used twice
-	})
 }
 
 // DESIGN 6.3: no permission of the store, no call.

@@ -61,6 +61,9 @@ func (s *Session) current(ctx context.Context) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
+	if res := s.entry().held.Load(); res != nil && res.rec().succeeds(o.rec) && res.opened.site.id == s.site.id && res.opened.secret == s.ticket.secret {
+		o = res.opened // the store will have it as soon as it can
+	}
 	if reason := s.over(o, store.exclusive, time.Now()); reason != "" {
 		s.endLater(reason)
 		return nil, &EndedError{Reason: reason}
@@ -259,26 +262,38 @@ func (s *Session) Logout(ctx context.Context) (*Ended, error) {
 // end makes the record a tombstone, so that no late write brings it back, and
 // revokes its tokens. Being over already is fine.
 func (s *Session) end(ctx context.Context, reason Reason) error {
+	_, err := s.endGeneration(ctx, reason, 0)
+	if over(err) {
+		return nil
+	}
+	return err
+}
+
+// endGeneration is end, but only while the tokens are of generation gen, unless
+// that is 0: moved reports that somebody replaced them, and that nothing was done.
+// A session that is over already gives why.
+func (s *Session) endGeneration(ctx context.Context, reason Reason, gen uint64) (moved bool, err error) {
 	var left *tokens
-	err := s.change(ctx, func(o *opened, next *Record) error {
+	err = s.change(ctx, func(o *opened, next *Record) error {
+		if gen != 0 && o.rec.Gen != gen {
+			return errNotOurs
+		}
 		left = o.tokens
 		next.entomb(reason, s.m.lifetimeEnd(o.facts))
 		return nil
 	})
-	if over(err) {
-		return nil
+	switch {
+	case errors.Is(err, errNotOurs):
+		return true, nil
+	case err != nil:
+		return false, err
 	}
-	if err != nil {
-		return err
-	}
-	e := s.entry()
-	e.opened.Store(nil)
-	s.m.cfg.Backend.live.forget(s.key)
+	s.entry().over(reason)
 	s.m.cfg.Logger.Info("session ended", "session", s.key.short(), "reason", reason)
 	if reason != ReasonRefreshToken {
 		s.m.revokeLater(left.refresh, left.access)
 	}
-	return nil
+	return false, nil
 }
 
 // entomb makes rec, not yet stored, a tombstone without tokens.

@@ -86,7 +86,8 @@ type Manager struct {
 	sites     sync.Map // origin → *Site
 	siteCount atomic.Int64
 	unopened  throttle
-	opaque    atomic.Bool  // it was logged that access tokens are judged by expiry
+	opaque    atomic.Bool // it was logged that access tokens are judged by expiry
+	gate      *gate
 	served    atomic.Int64 // unix nanoseconds of the last good answer of the token endpoint
 }
 
@@ -134,7 +135,7 @@ func NewManager(cfg Config) (*Manager, error) {
 	default:
 		return nil, fmt.Errorf("session: unknown ID token hint %q", cfg.IDTokenHint)
 	}
-	return &Manager{cfg: cfg}, nil
+	return &Manager{cfg: cfg, gate: newGate()}, nil
 }
 
 // Open resolves the session that the request's Cookie header names. It fails
@@ -164,14 +165,9 @@ func (m *Manager) load(ctx context.Context, s *Session) (*opened, *openedStore, 
 	if err != nil {
 		return nil, nil, err
 	}
-	rec, err := store.Load(ctx, s.key)
-	switch {
-	case errors.Is(err, ErrNotFound):
-		return nil, nil, ErrNoSession
-	case err != nil:
-		return nil, nil, unavailable(err)
-	case rec.Ended != "":
-		return nil, nil, &EndedError{Reason: rec.Ended}
+	rec, err := m.record(ctx, store, s)
+	if err != nil {
+		return nil, nil, err
 	}
 	e := s.entry()
 	if o := e.open(rec); o != nil && o.site.id == s.site.id && o.secret == s.ticket.secret {

@@ -145,14 +145,23 @@ func (s *Session) await(ctx context.Context, gen uint64, trigger string) error {
 	if err != nil {
 		return err
 	}
+	ready := f.ready
+	if gen > f.gen {
+		ready = nil // what is ready there is what is not good enough here
+	}
 	timer := time.NewTimer(refreshWait)
 	defer timer.Stop()
 	select {
 	case <-f.done:
 		return f.err
+	case <-ready:
+		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-timer.C:
+		if s.entry().held.Load() != nil {
+			return fmt.Errorf("%w: refreshed tokens wait to be stored", ErrStoreUnavailable)
+		}
 		return &UnavailableError{RetryAfter: time.Second, Err: errors.New("the refresh takes too long")}
 	}
 }
@@ -177,10 +186,13 @@ func (s *Session) start(gen uint64, trigger string) (*flight, error) {
 	if now.Before(e.heldUntil) && (trigger == triggerEarly || trigger == triggerRequest) {
 		return nil, e.pausing(now, e.heldUntil)
 	}
+	if err := s.m.gate.refusal(now); err != nil {
+		return nil, err
+	}
 	if !s.m.cfg.Backend.takeoff() {
 		return nil, fmt.Errorf("%w: it is closed", ErrStoreUnavailable)
 	}
-	f := &flight{m: s.m, s: s.detached(e), e: e, gen: gen, trigger: trigger, done: make(chan struct{})}
+	f := &flight{m: s.m, s: s.detached(e), e: e, gen: gen, trigger: trigger, ready: make(chan struct{}), done: make(chan struct{})}
 	e.flight = f
 	go f.fly()
 	return f, nil

@@ -83,3 +83,20 @@ type Store interface {
 type Exclusive interface {
 	Exclusive() bool
 }
+
+// Caching is an optional ability of a [Store] that keeps local copies and learns
+// of changes by others with a delay: Fresh is Load past the copies. What Load
+// gives may be older than what Fresh gives, but it never goes back in time.
+type Caching interface {
+	Fresh(ctx context.Context, key Key) (*Record, error)
+}
+
+// Watcher is an optional ability of a [Store]: Watch tells of changes by
+// anybody, so that nobody has to ask again and again.
+type Watcher interface {
+	// Watch gives a channel that is closed when the record of key may have
+	// changed after the call, or when the store can no longer tell. It may be
+	// closed without a change. stop gives the watch back; it has to be called,
+	// once.
+	Watch(key Key) (changed <-chan struct{}, stop func())
+}

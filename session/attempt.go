@@ -1,0 +1,202 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"time"
+)
+
+const (
+	// strictLease is how long another owner's attempt must be seen standing
+	// still before it counts as dead. It is long where taking over too early
+	// could cost the session: the owner may only be slow.
+	strictLease = 15 * time.Second
+	// graceLease is the most where a used refresh token works for a while
+	// longer: an early look costs nothing then, and a late one everything.
+	graceLease = 5 * time.Second
+	minLease   = time.Second
+	// leaseWatch is how often somebody else's attempt is looked at where the
+	// store does not tell of changes, and leaseGlance where it does.
+	leaseWatch  = 250 * time.Millisecond
+	leaseGlance = time.Second
+)
+
+// lease is how long an attempt must be seen standing still before it counts as
+// dead; its owner moves it three times as often. All instances of an application
+// have the same.
+func (m *Manager) lease() time.Duration {
+	switch m.cfg.Rotation {
+	case RotationGrace:
+		return max(minLease, min(m.cfg.RotationGrace/3, graceLease))
+	case RotationNone:
+		return graceLease
+	}
+	return strictLease
+}
+
+// intend writes the attempt into the record, which is the permission to call
+// the authorization server. It gives nil when the tokens have been replaced
+// already.
+func (f *flight) intend(ctx context.Context) (*opened, error) {
+	var watched standing
+	for {
+		o, store, err := f.othersDone(ctx, &watched)
+		if err != nil || o == nil {
+			return nil, err
+		}
+		// Only who may call at once writes an intent: it keeps others waiting.
+		if f.pass == nil {
+			var waited bool
+			if f.pass, waited, err = f.m.gate.enter(ctx); err != nil {
+				return nil, err
+			}
+			if waited {
+				continue
+			}
+		}
+		if spooled := f.e.spooled.Load(); spooled != nil {
+			// What an earlier process could not store goes first.
+			if err := f.m.cfg.Backend.deliver(ctx, store, f.e, spooled); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		attempt, err := f.attempt(o)
+		if err != nil {
+			return nil, err
+		}
+		next := o.rec.Next()
+		next.Attempt = attempt
+		switch err := store.Replace(ctx, o.rec, next); {
+		case err == nil:
+			// No tokens part changed: what was opened stays good.
+			return &opened{rec: next, site: o.site, secret: o.secret, tokens: o.tokens, facts: o.facts}, nil
+		case errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound):
+		default:
+			return nil, unavailable(err)
+		}
+	}
+}
+
+// othersDone waits until no live attempt of another owner is in the record, and
+// gives the record as it is then; nil when its tokens have been replaced.
+func (f *flight) othersDone(ctx context.Context, watched *standing) (*opened, *openedStore, error) {
+	for {
+		changed, stop := f.m.cfg.Backend.watch(f.s.key) // before the look, to miss nothing
+		o, store, err := f.m.load(ctx, f.s)
+		switch {
+		case err != nil:
+		case o.rec.Gen > f.gen:
+			o = nil
+		case o.rec.Attempt != nil && !f.dead(o.rec.Attempt, store, watched):
+			err = wait(ctx, changed, store.glance())
+			stop()
+			if err != nil {
+				return nil, nil, &UnavailableError{RetryAfter: time.Second, Err: err}
+			}
+			continue
+		}
+		stop()
+		return o, store, err
+	}
+}
+
+// dead reports that nobody works on an attempt any more. One of this process is
+// over, or this flight would not be; one of another is dead if no other process
+// can live, if its owner said so, or if it was seen standing still for a lease.
+func (f *flight) dead(a *Attempt, store *openedStore, watched *standing) bool {
+	return a.Owner == f.m.cfg.Backend.instance || store.exclusive || a.Unanswered || watched.still(*a, f.m.lease())
+}
+
+// attempt makes the attempt that takes the place of the one in the record. A
+// refresh token that may have been presented is not presented again before there
+// is nothing left to lose, unless that is known to do no harm.
+func (f *flight) attempt(o *opened) (*Attempt, error) {
+	a := &Attempt{Owner: f.m.cfg.Backend.instance, Lease: 1}
+	rand.Read(a.ID[:]) //nolint:errcheck // never fails, see crypto/rand
+	old := o.rec.Attempt
+	switch {
+	case old == nil:
+		return a, nil
+	case old.Unanswered && f.m.cfg.Rotation != RotationNone && !f.nothingToLose(o):
+		return nil, f.e.hold(o.tokens.expiry(), errUnanswered)
+	}
+	// What this process wrote, and never came to present, is no takeover.
+	a.Takeover = old.Takeover || old.Unanswered || old.Owner != a.Owner || old.ID == f.e.presented
+	if a.Takeover {
+		f.m.cfg.Logger.Warn("taking over a refresh that did not end", "session", f.s.key.short())
+	}
+	return a, nil
+}
+
+// standing watches whether an attempt stands still, by this process's own
+// monotonic clock: clocks of others are not asked.
+type standing struct {
+	last  Attempt
+	since time.Time
+}
+
+func (s *standing) still(a Attempt, lease time.Duration) bool {
+	if a != s.last || s.since.IsZero() {
+		s.last, s.since = a, time.Now()
+	}
+	return time.Since(s.since) >= lease
+}
+
+// beat moves the lease until stop is called, so that no other instance takes the
+// attempt for dead. A store of one process needs none.
+func (f *flight) beat(o *opened) (stop func()) {
+	if store := f.m.cfg.Backend.store.Load(); store != nil && store.exclusive {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for sleep(ctx, f.m.lease()/3) == nil {
+			f.changeAttempt(ctx, o, func(a *Attempt) *Attempt { //nolint:errcheck // the next beat tries again
+				a.Lease++
+				return a
+			})
+		}
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
+}
+
+var errNotOurs = errors.New("the attempt is not this one any more")
+
+// changeAttempt replaces the record's attempt while it is still this one.
+func (f *flight) changeAttempt(ctx context.Context, o *opened, edit func(*Attempt) *Attempt) error {
+	return f.s.change(ctx, func(cur *opened, next *Record) error {
+		if cur.rec.Attempt == nil || cur.rec.Attempt.ID != o.rec.Attempt.ID {
+			return errNotOurs
+		}
+		a := *cur.rec.Attempt
+		next.Attempt = edit(&a)
+		return nil
+	})
+}
+
+// wait waits for a change, or so long, or gives the context's error.
+func wait(ctx context.Context, changed <-chan struct{}, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-changed:
+		return nil
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// sleep waits, or gives the context's error.
+func sleep(ctx context.Context, d time.Duration) error { return wait(ctx, nil, d) }

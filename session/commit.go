@@ -1,0 +1,139 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/caddy-bff/caddy-bff/oauth"
+)
+
+// maxCommitPause is the longest pause between two attempts to store new tokens.
+const maxCommitPause = 2 * time.Second
+
+// result is what the authorization server gave, sealed for the generation that
+// it is to become: the refresh token that it replaces is spent, so until it is
+// stored this is the only copy.
+type result struct {
+	opened *opened // as it will be; its record is not in the store yet
+}
+
+func (r *result) rec() *Record { return r.opened.rec }
+
+// land stores new tokens, before anybody sees them. While the store takes no
+// changes, this process alone goes on with them, and they stay the only copy
+// until the session would end anyway.
+func (f *flight) land(o *opened, began time.Time, answer *oauth.TokenResponse) error {
+	ctx, cancel := context.WithDeadline(context.Background(), f.m.lifetimeEnd(o.facts))
+	defer cancel()
+	f.m.served.Store(time.Now().UnixNano())
+	fresh, err := f.m.successor(ctx, o, began, answer)
+	if err != nil {
+		return f.unusable(ctx, answer, fmt.Errorf("the answer is not for this session: %w", err))
+	}
+	defer f.e.held.Store(nil)
+	var res *result
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, maxCommitPause) {
+		if res == nil {
+			res, err = f.seal(ctx, o, fresh)
+		}
+		if err == nil {
+			err = f.commit(ctx, res)
+		}
+		switch {
+		case err == nil:
+			f.e.recovered()
+			f.m.cfg.Logger.Debug("refreshed", "session", f.s.key.short(), "trigger", f.trigger, "generation", o.rec.Gen+1, "duration", time.Since(began))
+			return nil
+		case over(err):
+			// Logged out meanwhile. Logout is final, so these must go too.
+			f.m.revokeLater(fresh.refresh, fresh.access)
+			return err
+		case errors.Is(err, ErrTooLarge) && fresh.id != o.tokens.id:
+			// Claims can be done without, the refresh token can not.
+			f.m.cfg.Logger.Warn("refreshed claims make the session record too large; the old ones stay", "session", f.s.key.short())
+			fresh.id, fresh.claims = o.tokens.id, o.tokens.claims
+			res, err = nil, nil
+			continue
+		case errors.Is(err, ErrTooLarge):
+			return f.unusable(ctx, answer, err)
+		case !errors.Is(err, ErrStoreUnavailable):
+			return unavailable(err)
+		}
+		if res != nil && f.e.held.Load() == nil {
+			f.m.cfg.Logger.Warn("refreshed tokens cannot be stored yet; this process keeps them and tries again", "session", f.s.key.short(), "error", err)
+			f.e.held.Store(res)
+			close(f.ready)
+		}
+		if sleep(ctx, pause) != nil {
+			f.m.cfg.Logger.Error("refreshed tokens could not be stored", "session", f.s.key.short(), "error", err)
+			return err
+		}
+		err = nil
+	}
+}
+
+// unusable ends a session whose refresh token is spent for tokens that it cannot
+// take.
+func (f *flight) unusable(ctx context.Context, answer *oauth.TokenResponse, why error) error {
+	f.m.cfg.Logger.Error("refreshed tokens are of no use; the session ends", "session", f.s.key.short(), "error", why)
+	f.m.revokeLater(answer.RefreshToken, answer.AccessToken)
+	if err := f.s.end(ctx, ReasonRefreshToken); err != nil {
+		return err
+	}
+	return &EndedError{Reason: ReasonRefreshToken}
+}
+
+// seal makes the result of the attempt that o's record carries.
+func (f *flight) seal(ctx context.Context, o *opened, fresh *tokens) (*result, error) {
+	r, err := f.m.cfg.Ring.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	facts := *o.facts
+	if !fresh.refreshEnd.IsZero() {
+		facts.refreshEnd = fresh.refreshEnd
+	}
+	rec := o.rec.Next()
+	rec.Gen++
+	if err := f.s.site.sealInto(rec, r, f.s.ticket.secret[:], fresh, &facts); err != nil {
+		return nil, err
+	}
+	return &result{opened: &opened{rec: rec, site: f.s.site, secret: f.s.ticket.secret, tokens: fresh, facts: &facts}}, nil
+}
+
+// commit puts a result into the record. It is fenced by the generation: a moved
+// one means that somebody else's tokens are there, or these already, and these
+// are let go. Any other change of the record does not stop it.
+func (f *flight) commit(ctx context.Context, res *result) error {
+	var stored *Record
+	err := f.s.change(ctx, func(cur *opened, next *Record) error {
+		if !res.rec().succeeds(cur.rec) {
+			return errNotOurs
+		}
+		next.adopt(res.rec())
+		stored = next
+		return nil
+	})
+	if errors.Is(err, errNotOurs) {
+		return nil
+	}
+	if err == nil {
+		o := *res.opened
+		o.rec = stored
+		f.e.keep(&o)
+	}
+	return err
+}
+
+// succeeds reports that r is the generation after that of cur.
+func (r *Record) succeeds(cur *Record) bool { return r.Gen == cur.Gen+1 }
+
+// adopt makes r, not yet stored, carry the tokens of res and no attempt.
+func (r *Record) adopt(res *Record) {
+	r.Gen, r.Facts, r.Tokens, r.Attempt = res.Gen, res.Facts, res.Tokens, nil
+}

@@ -1,0 +1,153 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/caddy-bff/caddy-bff/oauth"
+)
+
+const (
+	// maxCalls is how many refreshes call one authorization server at a time.
+	maxCalls = 32
+	// gateFailures in a row, or more than half of at least gateSample calls
+	// within gateWindow, close the gate.
+	gateFailures = 5
+	gateSample   = 20
+	gateWindow   = 10 * time.Second
+	// gateProbe is how often, while the gate is closed, one call is let through
+	// to see whether the authorization server is back.
+	gateProbe = 2 * time.Second
+)
+
+// errGateClosed is the outage that others have met.
+var errGateClosed = errors.New("the token endpoint does not answer")
+
+// gate stands before the token endpoint of one authorization server. It bounds
+// how many refreshes call at a time, and keeps them away while the server is
+// out, so that its return is not a storm. It is safe for concurrent use.
+type gate struct {
+	places chan struct{}
+
+	mu         sync.Mutex
+	inARow     int
+	began      time.Time // of the window
+	calls      int       // in the window
+	failed     int       // of these
+	closed     bool
+	closedTill time.Time // then one call may probe
+	probing    bool
+}
+
+func newGate() *gate { return &gate{places: make(chan struct{}, maxCalls)} }
+
+// pass is the permission to call once. It has to be given back, once.
+type pass struct {
+	g     *gate
+	probe bool
+}
+
+// refusal says why nobody may call now, or nil.
+func (g *gate) refusal(now time.Time) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.refuses(now)
+}
+
+func (g *gate) refuses(now time.Time) error {
+	switch {
+	case !g.closed:
+		return nil
+	case now.Before(g.closedTill):
+		return &UnavailableError{RetryAfter: max(g.closedTill.Sub(now), time.Second), Err: errGateClosed}
+	case g.probing:
+		return &UnavailableError{RetryAfter: gateProbe, Err: errGateClosed}
+	}
+	return nil
+}
+
+// enter waits for a place. waited reports that it took a while, in which
+// anything may have happened.
+func (g *gate) enter(ctx context.Context) (p *pass, waited bool, err error) {
+	if err := g.refusal(time.Now()); err != nil {
+		return nil, false, err
+	}
+	select {
+	case g.places <- struct{}{}:
+	default:
+		waited = true
+		select {
+		case g.places <- struct{}{}:
+		case <-ctx.Done():
+			return nil, true, &UnavailableError{RetryAfter: time.Second, Err: context.Cause(ctx)}
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.refuses(time.Now()); err != nil {
+		<-g.places
+		return nil, waited, err
+	}
+	p = &pass{g: g, probe: g.closed}
+	g.probing = g.probing || p.probe
+	return p, waited, nil
+}
+
+// unused gives the pass back without a call.
+func (p *pass) unused() {
+	<-p.g.places
+	p.g.mu.Lock()
+	defer p.g.mu.Unlock()
+	p.g.probing = p.g.probing && !p.probe
+}
+
+// used gives the pass back after a call that ended with err. Any answer that
+// makes sense is one of a server that works.
+func (p *pass) used(err error) {
+	p.unused()
+	g, now := p.g, time.Now()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if now.Sub(g.began) > gateWindow {
+		g.began, g.calls, g.failed = now, 0, 0
+	}
+	g.calls++
+	if !out(err) {
+		g.inARow = 0
+		if g.closed {
+			g.closed, g.began, g.calls, g.failed = false, now, 0, 0
+		}
+		return
+	}
+	g.inARow++
+	g.failed++
+	if p.probe || g.inARow >= gateFailures || g.calls >= gateSample && 2*g.failed > g.calls {
+		g.closed, g.closedTill = true, now.Add(max(gateProbe, retryAfter(err)))
+	}
+}
+
+// out reports an error of a server that does not work at the moment.
+func out(err error) bool {
+	if err == nil {
+		return false
+	}
+	switch oauth.ClassOf(err) {
+	case oauth.ClassOutage, oauth.ClassAmbiguous, oauth.ClassNotSent:
+		return true
+	}
+	return false
+}
+
+// retryAfter is what the authorization server asked for, or nothing.
+func retryAfter(err error) time.Duration {
+	var answer *oauth.Error
+	if errors.As(err, &answer) {
+		return answer.RetryAfter
+	}
+	return 0
+}

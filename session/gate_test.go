@@ -1,0 +1,125 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session_test
+
+import (
+	"errors"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddy-bff/caddy-bff/internal/astest"
+	"github.com/caddy-bff/caddy-bff/session"
+)
+
+// crowd makes n signed-in browsers.
+func (b *bench) crowd(n int) []browser {
+	b.t.Helper()
+	all := make([]browser, n)
+	for i := range all {
+		all[i] = browser{}
+		b.login(all[i])
+	}
+	return all
+}
+
+// F102, F406: a thousand sessions that run out in the same second are a thousand
+// calls, of which no more than the bound go on at a time.
+func TestHerd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const bound = 32
+		var now, most atomic.Int64
+		b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Second, Latency: map[string]time.Duration{astest.Token: 0}})
+		all := b.crowd(1000)
+		b.as.Configure(func(o *astest.Options) { o.Latency[astest.Token] = 100 * time.Millisecond })
+		b.as.Script(astest.Token, astest.Answer{Times: -1, OnRequest: func(astest.Request) {
+			if n := now.Add(1); n > most.Load() {
+				most.Store(n)
+			}
+			time.AfterFunc(99*time.Millisecond, func() { now.Add(-1) })
+		}})
+		time.Sleep(10 * time.Second)
+		together(len(all), func(i int) {
+			if _, err := b.token(all[i]); err != nil {
+				t.Error(err)
+			}
+		})
+		b.refreshes(1000)
+		if most.Load() > bound || most.Load() < bound/2 {
+			t.Errorf("%d calls at a time", most.Load())
+		}
+	})
+}
+
+// F401, F402, RF-06: a server that is out is asked once in two seconds by all
+// sessions together; nobody is signed out, and all are well soon after its return.
+func TestOutageOfTheTokenEndpoint(t *testing.T) {
+	for name, outage := range map[string]astest.Answer{
+		"down": {CutUnread: true}, "503": {Status: http.StatusServiceUnavailable}, "HTML": {Status: 200, Body: "<html>"},
+		"429": {Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"1"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const minutes = 10
+				b := newBench(t, astest.Options{AccessTokenLifetime: time.Minute}, func(c *session.Config) { c.Rotation = session.RotationNone })
+				all := b.crowd(25)
+				time.Sleep(30 * time.Second)
+				outage.Times = -1
+				b.as.Script(astest.Token, outage)
+				before := b.as.Count(astest.Token)
+				for range minutes * 60 {
+					for _, br := range all {
+						if _, err := b.token(br); err != nil {
+							if u, ok := errors.AsType[*session.UnavailableError](err); !ok || u.RetryAfter < time.Second || u.RetryAfter > time.Minute {
+								t.Fatal(err)
+							}
+						}
+					}
+					time.Sleep(time.Second)
+				}
+				calls := b.as.Count(astest.Token) - before
+				if calls < minutes*10 || calls > minutes*30+40 {
+					t.Errorf("%d calls in %d minutes", calls, minutes)
+				}
+				b.as.ClearScript(astest.Token)
+				before = b.as.Count(astest.Token)
+				returned := time.Now()
+				for well := 0; well < len(all); time.Sleep(100 * time.Millisecond) {
+					if well = 0; time.Since(returned) > 10*time.Second {
+						t.Fatalf("after %v not everybody is well", time.Since(returned))
+					}
+					for _, br := range all {
+						if _, err := b.token(br); err == nil {
+							well++
+						}
+					}
+				}
+				if calls := b.as.Count(astest.Token) - before; calls != len(all) {
+					t.Errorf("%d calls after the return for %d sessions", calls, len(all))
+				}
+			})
+		})
+	}
+}
+
+// F405: one session that always fails closes the gate for nobody else.
+func TestOneFailingSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Second})
+		all := b.crowd(20)
+		poisoned := all[0]
+		for range 60 {
+			time.Sleep(10 * time.Second)
+			b.as.Script(astest.Token, astest.Answer{Status: 500})
+			if _, err := b.token(poisoned); err == nil {
+				t.Fatal("the poison does not work")
+			}
+			for _, br := range all[1:] {
+				b.mustToken(br)
+			}
+		}
+	})
+}
