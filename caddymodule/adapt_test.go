@@ -108,7 +108,6 @@ func TestCaddyfileErrorsNamePlaceAndWord(t *testing.T) {
 		"later: par":              {bffSite(base + "par required\n"), "unrecognized option 'par'", "Caddyfile:6"},
 		"later: dpop":             {bffSite(base + "dpop on\n"), "unrecognized option 'dpop'", "Caddyfile:6"},
 		"later: backchannel":      {bffSite(base + "logout {\nbackchannel on\n}\n"), "unrecognized option 'backchannel' of logout", "Caddyfile:7"},
-		"later: max_per_user":     {bffSite(base + "session {\nmax_per_user 3\n}\n"), "unrecognized option 'max_per_user' of session", "Caddyfile:7"},
 		"later: introspection":    {bffSite(base + "access_token {\nvalidate introspection\n}\n"), "access_token validate is \"introspection\"", "Caddyfile:7"},
 		"later: private_key_jwt":  {bffSite(base + "client_auth private_key_jwt\n"), "client_auth is \"private_key_jwt\"", "Caddyfile:6"},
 		"protect: unknown":        {"localhost {\nbff_protect {\nrole admin\n}\n}\n", "unrecognized option 'role'", "Caddyfile:3"},

@@ -206,6 +206,8 @@ func (s *SessionOptions) unmarshalOption(o *options) error {
 		return o.duration(&s.IdleTimeout)
 	case "lifetime":
 		return o.duration(&s.Lifetime)
+	case "max_per_user":
+		return o.count(&s.MaxPerUser)
 	}
 	return o.unrecognized()
 }

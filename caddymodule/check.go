@@ -84,6 +84,10 @@ func (h *Handler) checkWords() error {
 	return nil
 }
 
+// maxPerUser bounds the number of sessions of a user: a login looks at all of
+// them, and stores index no more.
+const maxPerUser = 1000
+
 func (h *Handler) checkDurations() error {
 	for _, o := range []struct {
 		option string
@@ -98,6 +102,9 @@ func (h *Handler) checkDurations() error {
 		if o.value < 0 {
 			return wrong(o.option, "%s is %s, should be above zero", o.option, time.Duration(o.value))
 		}
+	}
+	if n := h.Session.MaxPerUser; n < 0 || n > maxPerUser {
+		return wrong("session max_per_user", "session max_per_user is %d, should be a number from 1 to %d", n, maxPerUser)
 	}
 	lifetime := time.Duration(h.Session.Lifetime)
 	if lifetime == 0 {

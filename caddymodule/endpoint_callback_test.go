@@ -151,7 +151,6 @@ func (a *answer) wantBroken(t *testing.T, code, retryAfter string) {
 }
 
 func TestBrokenTokenEndpoint(t *testing.T) {
-	b := newBench(t, benchOptions{})
 	cases := map[string]struct {
 		answer           astest.Answer
 		code, retryAfter string
@@ -168,6 +167,7 @@ func TestBrokenTokenEndpoint(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
+			b := newBench(t, benchOptions{})
 			c := b.browser()
 			callback := c.authorize(c.startLogin("/after"))
 			b.as.Script(astest.Token, tc.answer)

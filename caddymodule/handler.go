@@ -146,6 +146,9 @@ type SessionOptions struct {
 	IdleTimeout caddy.Duration `json:"idle_timeout,omitempty"`
 	// Lifetime ends every session. Default: 12h.
 	Lifetime caddy.Duration `json:"lifetime,omitempty"`
+	// MaxPerUser is how many sessions a user may have here; a further login ends
+	// the one that was idle for longest. Default: 50.
+	MaxPerUser int64 `json:"max_per_user,omitempty"`
 }
 
 // RefreshOptions say when an access token is refreshed.

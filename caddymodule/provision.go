@@ -202,7 +202,7 @@ func (h *Handler) newManager(secret *configSecret, roots *x509.CertPool) (*sessi
 	return session.NewManager(session.Config{
 		Backend: h.app.backend, Ring: h.app.ring, Client: client,
 		Issuer: h.Issuer, ClientID: h.ClientID, Name: h.Name, SameSite: sameSite,
-		IdleTimeout: time.Duration(h.Session.IdleTimeout), Lifetime: time.Duration(h.Session.Lifetime),
+		IdleTimeout: time.Duration(h.Session.IdleTimeout), Lifetime: time.Duration(h.Session.Lifetime), MaxPerUser: int(h.Session.MaxPerUser),
 		RefreshBefore: time.Duration(h.Refresh.Before), Rotation: session.Rotation(h.Refresh.Rotation), RotationGrace: time.Duration(h.Refresh.RotationGrace),
 		Validate:        oauth.ValidateMode(h.AccessToken.Validate),
 		KeepTokensAtEnd: h.Logout.Revoke == "off", IDTokenHint: session.IDTokenHint(h.Logout.IDTokenHint),

@@ -6,6 +6,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -25,8 +26,8 @@ const (
 	gateProbe = 2 * time.Second
 )
 
-// errGateClosed is the outage that others have met.
-var errGateClosed = errors.New("the token endpoint does not answer")
+// errGateClosed goes with the outage that others have met.
+var errGateClosed = errors.New("the token endpoint is left in peace for a moment")
 
 // gate stands before the token endpoint of one authorization server. It bounds
 // how many refreshes call at a time, and keeps them away while the server is
@@ -41,6 +42,7 @@ type gate struct {
 	failed     int       // of these
 	closed     bool
 	closedTill time.Time // then one call may probe
+	why        error     // it is closed
 	probing    bool
 }
 
@@ -64,9 +66,9 @@ func (g *gate) refuses(now time.Time) error {
 	case !g.closed:
 		return nil
 	case now.Before(g.closedTill):
-		return &UnavailableError{RetryAfter: max(g.closedTill.Sub(now), time.Second), Err: errGateClosed}
+		return &UnavailableError{RetryAfter: max(g.closedTill.Sub(now), time.Second), Err: g.why}
 	case g.probing:
-		return &UnavailableError{RetryAfter: gateProbe, Err: errGateClosed}
+		return &UnavailableError{RetryAfter: gateProbe, Err: g.why}
 	}
 	return nil
 }
@@ -128,6 +130,7 @@ func (p *pass) used(err error) {
 	g.failed++
 	if p.probe || g.inARow >= gateFailures || g.calls >= gateSample && 2*g.failed > g.calls {
 		g.closed, g.closedTill = true, now.Add(max(gateProbe, retryAfter(err)))
+		g.why = fmt.Errorf("%w: %w", errGateClosed, err)
 	}
 }
 

@@ -6,6 +6,7 @@ package session_test
 import (
 	"errors"
 	"net/http"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -15,11 +16,12 @@ import (
 	"github.com/caddy-bff/caddy-bff/session"
 )
 
-// crowd makes n signed-in browsers.
+// crowd makes n signed-in browsers, of as many users.
 func (b *bench) crowd(n int) []browser {
 	b.t.Helper()
 	all := make([]browser, n)
 	for i := range all {
+		b.as.Configure(func(o *astest.Options) { o.User = "user " + strconv.Itoa(i) })
 		all[i] = browser{}
 		b.login(all[i])
 	}

@@ -296,15 +296,6 @@ func (s *Session) endGeneration(ctx context.Context, reason Reason, gen uint64) 
 	return false, nil
 }
 
-// entomb makes rec, not yet stored, a tombstone without tokens.
-func (r *Record) entomb(reason Reason, keep time.Time) {
-	r.Ended, r.Attempt, r.Index, r.Facts, r.Tokens = reason, nil, nil, nil, nil
-	r.Expiry = keep
-	if soon := time.Now().Add(10 * time.Minute); keep.Before(soon) {
-		r.Expiry = soon
-	}
-}
-
 // endLater ends a session whose time has run out, without making the request
 // that found out wait for it.
 func (s *Session) endLater(reason Reason) {

@@ -194,6 +194,7 @@ func (m *Manager) FinishLogin(ctx context.Context, site *Site, cb Callback) (*Lo
 	if l.previous != nil && *l.previous != s.ticket {
 		m.endPrevious(ctx, site, *l.previous)
 	}
+	m.limit(ctx, s)
 	return &LoginResult{Session: s, Cookies: []*http.Cookie{c, done}, ReturnTo: l.returnTo}, nil
 }
 

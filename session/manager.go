@@ -22,6 +22,7 @@ import (
 const (
 	DefaultIdleTimeout = 30 * time.Minute
 	DefaultLifetime    = 12 * time.Hour
+	DefaultMaxPerUser  = 50
 )
 
 // Config is what a [Manager] is made of.
@@ -44,6 +45,9 @@ type Config struct {
 	IdleTimeout time.Duration
 	// Lifetime ends every session. Default: 12 h.
 	Lifetime time.Duration
+	// MaxPerUser is how many sessions a user may have here; a further login ends
+	// the idlest. Default: 50.
+	MaxPerUser int
 	// RefreshBefore is how long before its expiry an access token is refreshed.
 	// Default: the smaller of 60 s and a fifth of the token's life, and more
 	// where the token endpoint is known to be slow.
@@ -104,6 +108,11 @@ func NewManager(cfg Config) (*Manager, error) {
 		return nil, fmt.Errorf("session: name %q: only letters, digits, - and _, at most 64", cfg.Name)
 	case cfg.IdleTimeout < 0 || cfg.Lifetime < 0 || cfg.RefreshBefore < 0:
 		return nil, errors.New("session: a duration is negative")
+	case cfg.MaxPerUser < 0:
+		return nil, errors.New("session: the number of sessions of a user is negative")
+	}
+	if cfg.MaxPerUser == 0 {
+		cfg.MaxPerUser = DefaultMaxPerUser
 	}
 	if cfg.IdleTimeout == 0 {
 		cfg.IdleTimeout = DefaultIdleTimeout

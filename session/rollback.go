@@ -23,6 +23,7 @@ func (m *Manager) record(ctx context.Context, store Store, s *Session) (*Record,
 			return nil, unavailable(err)
 		case rec.Ended != "":
 			s.entry().over(rec.Ended)
+			s.redeem(rec)
 			return nil, &EndedError{Reason: rec.Ended}
 		}
 		next := s.entry().newer(rec)
