@@ -29,7 +29,8 @@ type App struct {
 	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=bff.stores inline_key=store"`
 	// Keys seal and sign: {env.X} or {file.path}, one or more lines each. The
 	// first key seals, all open. At least 32 bytes each. Default: a ring that is
-	// made once and kept in Caddy's storage.
+	// made once and kept in Caddy's storage, where it gets a new key every 90 days;
+	// that signs nobody out.
 	Keys []string `json:"keys,omitempty"`
 
 	backendKey  string

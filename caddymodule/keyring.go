@@ -5,7 +5,6 @@ package caddymodule
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -160,16 +159,72 @@ func (k *storedRing) use(s certmagic.Storage) (remove func()) {
 // stays until the process ends, wherever a new configuration keeps its storage.
 func (k *storedRing) poolKey(s certmagic.Storage) string { return fmt.Sprintf("stored %T", s) }
 
-// storedKeys is the JSON of the ring. Members that are not known are left alone.
+// How a stored ring is rotated: a key seals for ringKeyAge. The next one is put
+// into the ring ringKeyNotice before it seals, so that by then every instance
+// opens with it. What has not sealed for ringKeyRest goes.
+const (
+	ringKeyAge    = 90 * 24 * time.Hour
+	ringKeyNotice = time.Hour
+	ringKeyRest   = 400 * 24 * time.Hour
+)
+
+// storedKeys is the JSON of the ring. One of another version is left alone.
 type storedKeys struct {
 	Version int         `json:"version"`
-	Keys    []storedKey `json:"keys"` // the first seals
+	Keys    []storedKey `json:"keys"` // in the order in which they began to seal
 }
 
 type storedKey struct {
 	Secret    []byte    `json:"secret"`
 	IndexRoot []byte    `json:"index_root,omitempty"`
 	Created   time.Time `json:"created"`
+	Seals     time.Time `json:"seals,omitzero"` // from when on; at once
+}
+
+func (s *storedKey) seals() time.Time {
+	if s.Seals.IsZero() {
+		return s.Created
+	}
+	return s.Seals
+}
+
+// sealing gives the place of the key that seals at a moment: the last one whose
+// time has come, or else the first.
+func (s *storedKeys) sealing(now time.Time) int {
+	at := 0
+	for i := range s.Keys {
+		if !s.Keys[i].seals().After(now) {
+			at = i
+		}
+	}
+	return at
+}
+
+// due reports that the next key should be made: none waits, and the last is old.
+func (s *storedKeys) due(now time.Time) bool {
+	return now.Sub(s.Keys[len(s.Keys)-1].seals()) >= ringKeyAge
+}
+
+// rotate adds the next key and takes off those that are not needed any more.
+func (s *storedKeys) rotate(now time.Time) {
+	last := s.Keys[len(s.Keys)-1]
+	next := session.RingKey{Secret: last.Secret, IndexRoot: last.IndexRoot}.Successor()
+	s.Keys = append(s.Keys, storedKey{Secret: next.Secret, IndexRoot: next.IndexRoot, Created: now.UTC(), Seals: now.Add(ringKeyNotice).UTC()})
+	for len(s.Keys) > 1 && now.Sub(s.Keys[1].seals()) >= ringKeyRest {
+		s.Keys = s.Keys[1:]
+	}
+}
+
+// ring gives the keys with the one that seals first, then the newest first.
+func (s *storedKeys) ring(now time.Time) []session.RingKey {
+	at := s.sealing(now)
+	keys := []session.RingKey{{Secret: s.Keys[at].Secret, IndexRoot: s.Keys[at].IndexRoot}}
+	for i := len(s.Keys) - 1; i >= 0; i-- {
+		if i != at {
+			keys = append(keys, session.RingKey{Secret: s.Keys[i].Secret, IndexRoot: s.Keys[i].IndexRoot})
+		}
+	}
+	return keys
 }
 
 // LoadRing implements [session.RingSource].
@@ -183,31 +238,41 @@ func (k *storedRing) LoadRing(ctx context.Context) ([]session.RingKey, error) {
 	}
 	k.mu.Unlock()
 
-	keys, err := loadStored(ctx, storage)
-	if errors.Is(err, fs.ErrNotExist) {
-		return makeStored(ctx, storage)
+	now := time.Now()
+	stored, err := loadStored(ctx, storage)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		stored, err = changeStored(ctx, storage, now)
+	case err == nil && stored.due(now):
+		rotated, rotateErr := changeStored(ctx, storage, now)
+		if rotateErr != nil { // the ring is good as it is
+			processLog.Error("the key ring could not be rotated; it is tried again", "error", rotateErr)
+			break
+		}
+		stored = rotated
 	}
-	return keys, err
+	if err != nil {
+		return nil, err
+	}
+	return stored.ring(now), nil
 }
 
-func loadStored(ctx context.Context, storage certmagic.Storage) ([]session.RingKey, error) {
+func loadStored(ctx context.Context, storage certmagic.Storage) (*storedKeys, error) {
 	b, err := storage.Load(ctx, ringStorageKey)
 	if err != nil {
 		return nil, err
 	}
-	var stored storedKeys
+	stored := new(storedKeys)
 	// The decoder's message may quote what it reads.
-	if json.Unmarshal(b, &stored) != nil || stored.Version != 1 || len(stored.Keys) == 0 {
+	if json.Unmarshal(b, stored) != nil || stored.Version != 1 || len(stored.Keys) == 0 {
 		return nil, fmt.Errorf("%s in Caddy's storage is not a key ring of this version; it is left alone", ringStorageKey)
 	}
-	keys := make([]session.RingKey, len(stored.Keys))
-	for i, s := range stored.Keys {
-		keys[i] = session.RingKey{Secret: s.Secret, IndexRoot: s.IndexRoot}
-	}
-	return keys, nil
+	return stored, nil
 }
 
-func makeStored(ctx context.Context, storage certmagic.Storage) (keys []session.RingKey, err error) {
+// changeStored makes the ring, or rotates it, whichever is due once nobody else
+// can do so at the same time.
+func changeStored(ctx context.Context, storage certmagic.Storage, now time.Time) (stored *storedKeys, err error) {
 	if err := storage.Lock(ctx, ringLock); err != nil {
 		return nil, fmt.Errorf("locking: %w", err)
 	}
@@ -216,13 +281,20 @@ func makeStored(ctx context.Context, storage certmagic.Storage) (keys []session.
 			processLog.Warn("unlocking the key ring", "error", unlockErr)
 		}
 	}()
-	// Somebody else may have made it meanwhile.
-	if keys, err := loadStored(ctx, storage); !errors.Is(err, fs.ErrNotExist) {
-		return keys, err
+	// Somebody else may have been faster.
+	stored, err = loadStored(ctx, storage)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		stored = &storedKeys{Version: 1, Keys: []storedKey{{Secret: session.NewRingKey().Secret, Created: now.UTC()}}}
+	case err != nil:
+		return nil, err
+	case !stored.due(now):
+		return stored, nil
+	default:
+		stored.rotate(now)
+		processLog.Info("the key ring has a new key", "seals_from", stored.Keys[len(stored.Keys)-1].Seals)
 	}
-	secret := make([]byte, session.MinKeySize)
-	rand.Read(secret) //nolint:errcheck // never fails, see crypto/rand
-	b, err := json.Marshal(storedKeys{Version: 1, Keys: []storedKey{{Secret: secret, Created: time.Now().UTC()}}})
+	b, err := json.Marshal(stored)
 	if err != nil {
 		return nil, err
 	}

@@ -9,9 +9,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
@@ -135,4 +138,67 @@ func TestKeysExchangedByReload(t *testing.T) {
 	if c := b.browser().login(); !c.signedIn() {
 		t.Error("a bad file of keys took the good ones away")
 	}
+}
+
+// E108: a stored ring gets a new key by age: one for all instances, which opens
+// before it seals, and finds what was indexed before. What was sealed stays open.
+func TestStoredRingIsRotated(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		load := func() []session.RingKey {
+			t.Helper()
+			rings := make([][]session.RingKey, 3)
+			var wg sync.WaitGroup
+			for i := range rings {
+				wg.Go(func() {
+					keys, err := (&storedRing{first: &certmagic.FileStorage{Path: dir}}).LoadRing(t.Context())
+					if err != nil {
+						t.Error(err)
+					}
+					rings[i] = keys
+				})
+			}
+			wg.Wait()
+			for _, r := range rings {
+				if len(r) == 0 || len(r) != len(rings[0]) || !bytes.Equal(r[0].Secret, rings[0][0].Secret) {
+					t.Fatal("instances have different rings")
+				}
+			}
+			return rings[0]
+		}
+		has := func(keys []session.RingKey, k session.RingKey) bool {
+			return slices.ContainsFunc(keys, func(o session.RingKey) bool { return bytes.Equal(o.Secret, k.Secret) })
+		}
+		first := load()[0]
+		time.Sleep(ringKeyAge - time.Minute)
+		if keys := load(); len(keys) != 1 {
+			t.Fatalf("%d keys before the age", len(keys))
+		}
+		time.Sleep(time.Minute)
+		keys := load()
+		if len(keys) != 2 || !bytes.Equal(keys[0].Secret, first.Secret) {
+			t.Fatalf("%d keys; the new one seals before others open with it", len(keys))
+		}
+		second := keys[1]
+		if !bytes.Equal(second.IndexRoot, first.Successor().IndexRoot) {
+			t.Error("what was indexed under the first key is not found with the second")
+		}
+		time.Sleep(ringKeyNotice)
+		if keys = load(); len(keys) != 2 || !bytes.Equal(keys[0].Secret, second.Secret) || !has(keys, first) {
+			t.Error("after the notice the new key does not seal, or the old one does not open")
+		}
+		for range 12 {
+			time.Sleep(ringKeyAge + ringKeyNotice)
+			keys = load()
+		}
+		if has(keys, first) || len(keys) < 3 || len(keys) > 8 {
+			t.Errorf("%d keys after three years, the first among them: %t", len(keys), has(keys, first))
+		}
+		for _, k := range keys {
+			if !bytes.Equal(k.IndexRoot, second.IndexRoot) {
+				t.Error("a key with another index root")
+			}
+		}
+		time.Sleep(10 * time.Second) // the storage's own goroutines look after its locks
+	})
 }

@@ -196,12 +196,22 @@ func (s *Session) Extend(ctx context.Context) error {
 }
 
 // writeLastSeen puts activity at a moment into the record, which may know of a
-// later one.
+// later one. A record that an older key sealed is sealed and indexed anew on the
+// way, so that old keys can go.
 func (s *Session) writeLastSeen(ctx context.Context, at time.Time) error {
+	r, err := s.m.cfg.Ring.current(ctx)
+	if err != nil {
+		return err
+	}
 	return s.change(ctx, func(o *opened, next *Record) error {
 		next.LastSeen = later(o.rec.LastSeen, at)
 		next.Expiry = s.m.recordExpiry(next.LastSeen, s.m.lifetimeEnd(o.facts))
-		return nil
+		if id, _ := sealedBy(o.rec.Tokens); id == r.sealing().id {
+			return nil
+		}
+		facts := *o.facts
+		next.Index = r.indexOf(&facts)
+		return s.site.sealInto(next, r, s.ticket.secret[:], o.tokens, &facts)
 	})
 }
 

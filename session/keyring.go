@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/hkdf"
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -29,6 +30,27 @@ type RingKey struct {
 	// rotation that nobody asked for hands the old key's root on, so that what
 	// was indexed before is still found. Empty: made from Secret.
 	IndexRoot []byte
+}
+
+// NewRingKey makes a random key.
+func NewRingKey() RingKey {
+	secret := make([]byte, MinKeySize)
+	rand.Read(secret) //nolint:errcheck // never fails, see crypto/rand
+	return RingKey{Secret: secret}
+}
+
+// Successor makes a new key that what was indexed under k is found with.
+func (k RingKey) Successor() RingKey {
+	next := NewRingKey()
+	next.IndexRoot = k.indexRoot()
+	return next
+}
+
+func (k RingKey) indexRoot() []byte {
+	if len(k.IndexRoot) > 0 {
+		return k.IndexRoot
+	}
+	return derive(k.Secret, nil, "bff index root", 32)
 }
 
 // RingSource gives the keys of the ring: the first seals, all open.
@@ -155,14 +177,10 @@ func newRing(keys []RingKey) (*ring, error) {
 		if len(key.Secret) < MinKeySize {
 			return nil, fmt.Errorf("key %d of the ring has %d bytes, needs %d", i+1, len(key.Secret), MinKeySize)
 		}
-		root := key.IndexRoot
-		if len(root) == 0 {
-			root = derive(key.Secret, nil, "bff index root", 32)
-		}
 		r.keys = append(r.keys, &ringKey{
 			id:     keyID(derive(key.Secret, nil, "bff key id", len(keyID{}))),
 			secret: key.Secret,
-			index:  root,
+			index:  key.indexRoot(),
 			cookie: newCookieCodec(derive(key.Secret, nil, "bff session cookie", 32)),
 		})
 	}
@@ -192,7 +210,7 @@ func (r *ring) find(id keyID) *ringKey {
 func (r *ring) indexKeys(kind, issuer, value string) []IndexKey {
 	var out []IndexKey
 	for i, k := range r.keys {
-		if i > 0 && hmac.Equal(k.index, r.keys[i-1].index) {
+		if slices.ContainsFunc(r.keys[:i], func(earlier *ringKey) bool { return hmac.Equal(k.index, earlier.index) }) {
 			continue
 		}
 		mac := hmac.New(sha256.New, k.index)
@@ -200,6 +218,15 @@ func (r *ring) indexKeys(kind, issuer, value string) []IndexKey {
 		out = append(out, IndexKey(mac.Sum(nil)))
 	}
 	return out
+}
+
+// indexOf gives the keys under which a session is found.
+func (r *ring) indexOf(f *facts) []IndexKey {
+	index := r.indexKeys("sub", f.issuer, f.subject)[:1]
+	if f.sid != "" {
+		index = append(index, r.indexKeys("sid", f.issuer, f.sid)[0])
+	}
+	return index
 }
 
 // derive is HKDF-SHA256 (RFC 5869).

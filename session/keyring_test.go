@@ -105,6 +105,20 @@ func TestKeyRingFollowsItsSource(t *testing.T) {
 	})
 }
 
+// A successor finds what was indexed before it.
+func TestSuccessorKeepsTheIndex(t *testing.T) {
+	old := NewRingKey()
+	next := old.Successor().Successor()
+	if bytes.Equal(next.Secret, old.Secret) || len(next.Secret) < MinKeySize {
+		t.Fatal("the secret is the same, or short")
+	}
+	before, after := mustRing(t, old), mustRing(t, next, testKey(7), old)
+	a, b := before.indexKeys("sub", "iss", "alice"), after.indexKeys("sub", "iss", "alice")
+	if len(b) != 2 || a[0] != b[0] {
+		t.Errorf("%d index keys, the first of them changed: %t", len(b), a[0] != b[0])
+	}
+}
+
 func TestKeyRingDoesNotRememberAnError(t *testing.T) {
 	fail := true
 	k := NewKeyRing(ringFunc(func() ([]RingKey, error) {

@@ -335,10 +335,7 @@ func (m *Manager) create(ctx context.Context, site *Site, req *http.Request, l *
 	}
 	rec := &Record{
 		Key: made.key(), Rev: 1, Gen: 1, LastSeen: now, Expiry: m.recordExpiry(now, f.lifetimeEnd),
-		Index: r.indexKeys("sub", f.issuer, f.subject)[:1],
-	}
-	if f.sid != "" {
-		rec.Index = append(rec.Index, r.indexKeys("sid", f.issuer, f.sid)[0])
+		Index: r.indexOf(f),
 	}
 	if err := site.sealInto(rec, r, made.secret[:], t, f); err != nil {
 		return nil, nil, err
