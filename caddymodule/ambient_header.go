@@ -11,7 +11,7 @@ import "strings"
 // itself, or no script can set it (forbidden request-headers). In any letter case.
 func ambientHeader(name string) bool {
 	name = strings.ToLower(name)
-	for _, prefix := range []string{"accept", "access-control-", "content-", "if-", "proxy-", "sec-", "x-forwarded-", "cf-", "x-bff-"} {
+	for _, prefix := range []string{"accept", "access-control-", "content-", "if-", "proxy-", "sec-", "x-forwarded-", "cf-"} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}

@@ -5,7 +5,6 @@ package caddymodule
 
 import (
 	"encoding/json"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -99,11 +98,7 @@ func (h *Handler) checkWritten() error {
 		return err
 	}
 	loaded.setDefaults()
-	for _, v := range loaded.replaced() {
-		if strings.Contains(*v.value, "{") {
-			*v.value = "" // not known yet
-		}
-	}
+	loaded.forgetUnknown()
 	return loaded.check()
 }
 

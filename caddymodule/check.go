@@ -295,6 +295,8 @@ func (h *Handler) checkCSRFHeader() error {
 	switch {
 	case !httpguts.ValidHeaderFieldName(name):
 		return wrong(option, "%s: %q is no name of a header", option, name)
+	case strings.HasPrefix(strings.ToLower(name), "x-bff-"):
+		return wrong(option, "%s: the gateway keeps names that begin with X-BFF- for itself", option)
 	case ambientHeader(name):
 		return wrong(option, "%s: %s is a header that browsers or proxies send by themselves, or that any page may send", option, name)
 	case value == "" || strings.TrimSpace(value) != value || strings.ContainsFunc(value, func(c rune) bool { return c < ' ' || c > '~' }):

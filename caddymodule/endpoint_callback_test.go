@@ -176,6 +176,11 @@ func TestBrokenTokenEndpoint(t *testing.T) {
 			if c.jar["bff"] != "" {
 				t.Error("there is a session")
 			}
+			// Asked again: after an outage the login begins anew by itself, once.
+			again := c.get(callback, navigate...)
+			if restarted := strings.HasPrefix(again.location(), b.as.Issuer()); restarted != (tc.code == codeServerUnavailable) {
+				t.Errorf("asked again: %d %q", again.StatusCode, again.location())
+			}
 
 			c = b.browser().login()
 			b.as.Script(astest.Token, tc.answer)

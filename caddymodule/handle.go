@@ -49,10 +49,23 @@ func (*handle) GoString() string             { return "bff" }
 func (*handle) Format(f fmt.State, _ rune)   { f.Write([]byte("bff")) } //nolint:errcheck // of fmt
 func (*handle) MarshalText() ([]byte, error) { return []byte("bff"), nil }
 
+// handleVar is the variable that holds the handle as well: when a request goes on
+// to a site's handle_errors it has lost its context, and not its variables.
+const handleVar = "bff_handle"
+
 // handleFrom gives the handle of the `bff` that ran last on the request.
 func handleFrom(ctx context.Context) (*handle, bool) {
-	hd, ok := ctx.Value(handleKey{}).(*handle)
+	if hd, ok := ctx.Value(handleKey{}).(*handle); ok {
+		return hd, true
+	}
+	hd, ok := caddyhttp.GetVar(ctx, handleVar).(*handle)
 	return hd, ok
+}
+
+// put leaves the handle to what comes after.
+func (hd *handle) put(ctx context.Context) context.Context {
+	caddyhttp.SetVar(ctx, handleVar, hd)
+	return context.WithValue(ctx, handleKey{}, hd)
 }
 
 // newHandle prepares a request: what identifies the session goes into the

@@ -4,7 +4,6 @@
 package caddymodule
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -228,7 +227,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if hd.siteErr == nil && strings.HasPrefix(hd.origin, "http://") {
 		h.warnCleartext(hd.origin)
 	}
-	r = r.WithContext(context.WithValue(r.Context(), handleKey{}, hd))
+	r = r.WithContext(hd.put(r.Context()))
 	if name, ours := h.endpoint(hd); ours {
 		return hd.serveEndpoint(w, r, name)
 	}

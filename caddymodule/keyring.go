@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -54,7 +55,7 @@ func newConfiguredRing(raw []string) (*configuredRing, error) {
 func (c *configuredRing) LoadRing(context.Context) ([]session.RingKey, error) {
 	var keys []session.RingKey
 	for _, s := range c.secrets {
-		v, err := s.value()
+		v, err := s.resolve() // a file that is gone is worth a word
 		if err != nil {
 			return nil, err
 		}
@@ -129,6 +130,7 @@ const ringTimeout = 20 * time.Second
 // instances that share the storage find it.
 type storedRing struct {
 	first certmagic.Storage // of the configuration that made this value
+	read  atomic.Bool       // the ring has been read, so there is one
 
 	mu sync.Mutex
 	// storages are those of the configurations that run, the newest last: a
@@ -241,6 +243,9 @@ func (k *storedRing) LoadRing(ctx context.Context) ([]session.RingKey, error) {
 	now := time.Now()
 	stored, err := loadStored(ctx, storage)
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && k.read.Load():
+		// Storage that is out, or was emptied. A new ring would sign everybody out.
+		return nil, fmt.Errorf("%s has gone from Caddy's storage; the keys that were read stay in use, and sessions will be lost with this process unless the file comes back", ringStorageKey)
 	case errors.Is(err, fs.ErrNotExist):
 		stored, err = changeStored(ctx, storage, now)
 	case err == nil && stored.due(now):
@@ -254,6 +259,7 @@ func (k *storedRing) LoadRing(ctx context.Context) ([]session.RingKey, error) {
 	if err != nil {
 		return nil, err
 	}
+	k.read.Store(true)
 	return stored.ring(now), nil
 }
 

@@ -140,6 +140,51 @@ func TestKeysExchangedByReload(t *testing.T) {
 	}
 }
 
+// A ring that was read once is never made again by the same process: storage that
+// is out, or was emptied, signs nobody out.
+func TestStoredRingThatHasGone(t *testing.T) {
+	dir := t.TempDir()
+	ring := &storedRing{first: &certmagic.FileStorage{Path: dir}}
+	before, err := ring.LoadRing(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	away := dir + ".away"
+	if err := os.Rename(dir, away); err != nil {
+		t.Fatal(err)
+	}
+	if keys, err := ring.LoadRing(t.Context()); err == nil {
+		t.Fatalf("made anew: %d keys", len(keys))
+	}
+	if err := os.Rename(away, dir); err != nil {
+		t.Fatal(err)
+	}
+	after, err := ring.LoadRing(t.Context())
+	if err != nil || !bytes.Equal(after[0].Secret, before[0].Secret) {
+		t.Errorf("back again: %v", err)
+	}
+}
+
+// A file of keys that is gone is told, and what was read stays.
+func TestKeysThatHaveGone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys")
+	if err := os.WriteFile(path, bytes.Repeat([]byte("k"), 40), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := newConfiguredRing([]string{"{file." + path + "}"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, spoil := range []func() error{func() error { return os.WriteFile(path, nil, 0o600) }, func() error { return os.Remove(path) }} {
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		if keys, err := c.LoadRing(t.Context()); err == nil || strings.Contains(err.Error(), "kkk") {
+			t.Errorf("%d keys, %v", len(keys), err)
+		}
+	}
+}
+
 // E108: a stored ring gets a new key by age: one for all instances, which opens
 // before it seals, and finds what was indexed before. What was sealed stays open.
 func TestStoredRingIsRotated(t *testing.T) {

@@ -103,9 +103,15 @@ func checkPlacements(ctx caddy.Context) error {
 	if server.Errors == nil {
 		return nil
 	}
-	// A request comes to the error routes as it was before any handler.
-	routes = findPlacements(server, server.Errors.Routes)
-	return errors.Join(checkOverlaps(routes), checkSessions(server, routes))
+	inErrors := findPlacements(server, server.Errors.Routes)
+	if err := errors.Join(checkOverlaps(inErrors), checkErrorRoutes(routes, inErrors)); err != nil {
+		return err
+	}
+	// What a request was given before it failed is there for the error routes.
+	if slices.ContainsFunc(routes, func(p *placement) bool { return p.bff != nil }) {
+		return nil
+	}
+	return checkSessions(server, inErrors)
 }
 
 // checkOverlaps refuses a `bff` that always runs together with another whose
@@ -121,6 +127,19 @@ func checkOverlaps(all []*placement) error {
 			if within(b, a) || (within(a, b) && a.others == b.others) {
 				return fmt.Errorf("%s: two bff handle the same requests: %s, and %s; the first would serve the endpoints of both. "+
 					"Keep them apart with handle blocks, or give them base paths of which neither is below the other", b.site, a.bff, b.bff)
+			}
+		}
+	}
+	return nil
+}
+
+// checkErrorRoutes refuses a `bff` in handle_errors where the site has one with the
+// same endpoints: it has run already, and what it found out is there.
+func checkErrorRoutes(routes, inErrors []*placement) error {
+	for _, b := range inErrors {
+		for _, a := range routes {
+			if a.bff != nil && b.bff != nil && a.site == b.site && !a.byHost() && !b.byHost() && overlapping(a.bff.BasePath, b.bff.BasePath) {
+				return fmt.Errorf("%s: handle_errors has another bff, %s; leave it out, the one of the site is at hand there", b.site, b.bff)
 			}
 		}
 	}

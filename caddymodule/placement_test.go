@@ -50,7 +50,8 @@ func TestPlacementErrors(t *testing.T) {
 		"protect of another site, 2": {siteBlock("app", "bff_protect\n") + siteBlock("other", block("", "one")+"bff_protect\n"), protect},
 		"protect of another handle":  {siteBlock("app", "handle /a/* {\n"+block("", "one")+"}\nhandle {\nbff_protect\n}\n"), protect},
 		"protect before":             {siteBlock("app", "route {\nbff_protect\n"+block("", "one")+"}\n"), protect},
-		"protect in handle_errors":   {siteBlock("app", block("", "one")+"handle_errors {\nbff_protect\nrespond x\n}\n"), protect},
+		"protect in handle_errors":   {siteBlock("app", "handle_errors {\nbff_protect\nrespond x\n}\n"), protect},
+		"again in handle_errors":     {siteBlock("app", block("", "one")+"handle_errors {\n"+block("", "one")+"bff_protect\nrespond x\n}\n"), []string{"handle_errors has another bff"}},
 	} {
 		err := validate(t, string(adaptTB(t, tt.config)))
 		for _, want := range tt.want {
@@ -74,12 +75,13 @@ func TestPlacements(t *testing.T) {
 		"alike":                 siteBlock("app", block("", "one")+"handle /x/* {\n"+block("", "two", "base_path /bffx")+"}\n"),
 		"by hand": siteBlock("app, adm", "route {\n@adm host adm.example.com\n"+block("@adm", "one")+"bff_proxy @adm localhost:9\n"+
 			block("", "two")+"bff_proxy localhost:9\n}\n"),
-		"named route":         "&(auth) {\n" + block("", "one") + "}\n" + siteBlock("app", "route {\ninvoke auth\nbff_proxy localhost:9\n}\n"),
-		"named guard":         "&(guard) {\nbff_proxy localhost:9\n}\n" + siteBlock("app", block("", "one")+"route {\ninvoke guard\n}\n"),
-		"guard of a matcher":  siteBlock("app", block("/x/*", "one", "base_path /x/bff")+"bff_protect /x/*\nrespond x\n"),
-		"in handle_errors":    siteBlock("app", block("", "one")+"handle_errors {\n"+block("", "one")+"bff_protect\nrespond x\n}\n"),
-		"in handle_response":  siteBlock("app", block("", "one")+"reverse_proxy localhost:9 {\n@x status 404\nhandle_response @x {\nbff_protect\nrespond x\n}\n}\n"),
-		"in handle_response2": siteBlock("app", "reverse_proxy localhost:9 {\n@x status 404\nhandle_response @x {\n"+block("", "one")+"}\n@y status 403\nhandle_response @y {\n"+block("", "two")+"}\n}\n"),
+		"named route":            "&(auth) {\n" + block("", "one") + "}\n" + siteBlock("app", "route {\ninvoke auth\nbff_proxy localhost:9\n}\n"),
+		"named guard":            "&(guard) {\nbff_proxy localhost:9\n}\n" + siteBlock("app", block("", "one")+"route {\ninvoke guard\n}\n"),
+		"guard of a matcher":     siteBlock("app", block("/x/*", "one", "base_path /x/bff")+"bff_protect /x/*\nrespond x\n"),
+		"guard in handle_errors": siteBlock("app", block("", "one")+"handle_errors {\nbff_protect\nrespond x\n}\n"),
+		"in handle_errors":       siteBlock("app", "handle_errors {\n"+block("", "one")+"bff_protect\nrespond x\n}\n"),
+		"in handle_response":     siteBlock("app", block("", "one")+"reverse_proxy localhost:9 {\n@x status 404\nhandle_response @x {\nbff_protect\nrespond x\n}\n}\n"),
+		"in handle_response2":    siteBlock("app", "reverse_proxy localhost:9 {\n@x status 404\nhandle_response @x {\n"+block("", "one")+"}\n@y status 403\nhandle_response @y {\n"+block("", "two")+"}\n}\n"),
 	} {
 		if err := validate(t, string(adaptTB(t, config))); err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -345,6 +345,34 @@ func TestProtectWithoutBFF(t *testing.T) {
 	}
 }
 
+// A site's handle_errors knows who is there: it has lost the request's context,
+// and the cookies are off the header.
+func TestProtectInErrorRoutes(t *testing.T) {
+	b := newBench(t, benchOptions{site: `
+	handle /boom {
+		bff_proxy 127.0.0.1:1
+	}
+	handle /teapot {
+		error 418
+	}
+	handle_errors {
+		bff_protect
+		respond "error {http.error.status_code} for {http.auth.user.id} {http.vars.bff_handle}"
+	}`})
+	c := b.browser()
+	for _, p := range []string{"/boom", "/teapot"} {
+		if a := c.get(p, navigate...); a.StatusCode != http.StatusFound || !strings.HasPrefix(a.location(), "/bff/login") {
+			t.Errorf("%s, signed out: %d %s", p, a.StatusCode, a.body)
+		}
+	}
+	c.login()
+	for p, want := range map[string]string{"/boom": "error 502 for alice bff", "/teapot": "error 418 for alice bff"} {
+		if a := c.get(p, navigate...); a.body != want {
+			t.Errorf("%s: %d %q", p, a.StatusCode, a.body)
+		}
+	}
+}
+
 // B204, B216: a refusal that leaves a body unread ends the connection, so that
 // the body is nobody's next request.
 func TestRefusalOfUnreadBody(t *testing.T) {

@@ -23,7 +23,8 @@ const (
 	errorPagesBuiltin = "builtin"
 	errorPagesCaddy   = "caddy"
 
-	defaultBasePath = "/bff"
+	defaultBasePath    = "/bff"
+	defaultAfterLogout = "/"
 
 	responseModeQuery    = "query"
 	responseModeFormPost = "form_post"
@@ -47,13 +48,8 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	if err := h.checkRequired(); err != nil {
 		return err
 	}
-	repl := caddy.NewReplacer()
-	for _, v := range h.replaced() {
-		out, err := repl.ReplaceOrErr(*v.value, true, true)
-		if err != nil {
-			return fmt.Errorf("%s is %q: %w", v.option, *v.value, err)
-		}
-		*v.value = out
+	if err := h.replacePlaceholders(); err != nil {
+		return err
 	}
 	if err := h.check(); err != nil {
 		return err
@@ -67,17 +63,6 @@ func (h *Handler) provision(ctx caddy.Context) error {
 		h.warnCleartext(h.publicOrigin)
 	}
 	return h.takeManager()
-}
-
-// replaced are the options in which placeholders are replaced, once, at load.
-func (h *Handler) replaced() []struct {
-	option string
-	value  *string
-} {
-	return []struct {
-		option string
-		value  *string
-	}{{"issuer", &h.Issuer}, {"client_id", &h.ClientID}, {"public_origin", &h.PublicOrigin}, {"name", &h.Name}}
 }
 
 // String names the handler in messages.
@@ -135,7 +120,7 @@ func (h *Handler) setDefaults() {
 	setDefault(&h.Refresh.On, "invalid_token")
 	setDefault(&h.Refresh.Rotation, "auto")
 	setDefault(&h.AccessToken.Validate, "auto")
-	setDefault(&h.Logout.ReturnTo, "/")
+	setDefault(&h.Logout.ReturnTo, defaultAfterLogout)
 	setDefault(&h.Logout.Revoke, "on")
 	setDefault(&h.Logout.IDTokenHint, "auto")
 }

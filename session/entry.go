@@ -143,6 +143,7 @@ type entry struct {
 	ended    atomic.Pointer[Reason]  // this process knows that the session is over
 	held     atomic.Pointer[result]  // refreshed tokens that the store has not taken yet
 	spooled  atomic.Pointer[spooled] // those of an earlier process
+	forced   atomic.Bool             // there is a streak, see below
 	touching atomic.Bool             // last seen is being written
 	ending   atomic.Bool             // the session is being ended
 
@@ -173,6 +174,12 @@ func (e *entry) saw(at time.Time) {
 			return
 		}
 	}
+}
+
+// endStreak is called with mu held.
+func (e *entry) endStreak() {
+	e.streak, e.forcedGen = 0, 0
+	e.forced.Store(false)
 }
 
 // leave makes the entry one that no refresh begins from any more, unless

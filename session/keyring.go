@@ -65,8 +65,10 @@ const (
 	// ringReread is how often an unknown key id may cause a new look at the source.
 	ringReread = 5 * time.Second
 	// ringCheck is how often the source is looked at without a reason: a key that
-	// was taken off it must not open for much longer.
+	// was taken off it must not open for much longer. Whoever comes after a pause
+	// of ringStale waits for the look.
 	ringCheck = 30 * time.Second
+	ringStale = 2 * ringCheck
 )
 
 // KeyRing holds the keys of one installation, read lazily from their source and
@@ -105,23 +107,36 @@ func (k *KeyRing) Reload(ctx context.Context) error {
 func (k *KeyRing) current(ctx context.Context) (*ring, error) {
 	if r := k.loaded.Load(); r != nil {
 		last := k.read.Load()
-		if now := time.Now(); now.Sub(time.Unix(0, last)) >= ringCheck && k.read.CompareAndSwap(last, now.UnixNano()) {
+		age := time.Since(time.Unix(0, last))
+		if age >= ringCheck && age < ringStale && k.read.CompareAndSwap(last, time.Now().UnixNano()) {
 			go k.check()
 		}
-		return r, nil
+		if age < ringStale {
+			return r, nil
+		}
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if r := k.loaded.Load(); r != nil {
+	r := k.loaded.Load()
+	if r != nil && time.Since(time.Unix(0, k.read.Load())) < ringCheck {
 		return r, nil
 	}
-	return k.look(ctx)
+	fresh, err := k.look(ctx)
+	if err != nil && r != nil {
+		k.complain(err)
+		return r, nil
+	}
+	return fresh, err
 }
 
 func (k *KeyRing) check() {
 	if err := k.Reload(context.Background()); err != nil {
-		k.logger.Error("the key ring cannot be read again; it stays as it was", "error", err)
+		k.complain(err)
 	}
+}
+
+func (k *KeyRing) complain(err error) {
+	k.logger.Error("the key ring cannot be read again; it stays as it was", "error", err)
 }
 
 // reread looks at the source again because id is unknown, at most once every

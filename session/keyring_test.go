@@ -98,6 +98,20 @@ func TestKeyRingFollowsItsSource(t *testing.T) {
 			}
 			log.Reset()
 		}
+		// Who comes after a long pause does not meet the ring of long ago.
+		set(nil, testKey(2))
+		time.Sleep(time.Hour)
+		if r, err := k.current(t.Context()); err != nil || r.find(first.sealing().id) != nil {
+			t.Errorf("after a pause a key that was taken off opens: %v", err)
+		}
+		set(errors.New("disk on fire"))
+		time.Sleep(time.Hour)
+		if r, err := k.current(t.Context()); err != nil || len(r.keys) != 1 {
+			t.Errorf("after a pause, and with a source that is out: %v", err)
+		}
+		set(nil, testKey(2), testKey(1))
+		time.Sleep(ringCheck)
+		use()
 		set(nil, testKey(2))
 		if err := k.Reload(t.Context()); err != nil || use().find(first.sealing().id) != nil {
 			t.Errorf("a key that was taken off still opens after a reload: %v", err)

@@ -188,7 +188,9 @@ func (m *Manager) FinishLogin(ctx context.Context, site *Site, cb Callback) (*Lo
 	s, c, err := m.begin(ctx, site, cb, l, code)
 	if err != nil {
 		e := fail(failureKind(err), err)
-		e.Cookies = []*http.Cookie{done} // the code is spent
+		if e.Kind != LoginUnavailable {
+			e.Cookies = []*http.Cookie{done} // the code is spent
+		} // else asking again starts the login anew, which takes its cookie
 		return nil, e
 	}
 	if l.previous != nil && *l.previous != s.ticket {

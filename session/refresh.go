@@ -65,13 +65,18 @@ func (s *Session) Refresh(ctx context.Context, refused string) (string, error) {
 	return s.Token(ctx)
 }
 
-// Accepted says that a token which followed a refused one was not refused: the
-// streak is over.
-func (s *Session) Accepted(string) {
+// Accepted says that a resource server did not refuse a token. If it is one that
+// followed a refused one, the streak is over. It costs next to nothing else.
+func (s *Session) Accepted(token string) {
 	e := s.entry()
+	if !e.forced.Load() {
+		return
+	}
 	e.mu.Lock()
-	e.streak, e.forcedGen = 0, 0
-	e.mu.Unlock()
+	defer e.mu.Unlock()
+	if o := e.opened.Load(); o != nil && o.rec.Gen > e.forcedGen && o.tokens.access.Reveal() == token {
+		e.endStreak()
+	}
 }
 
 // mayForce counts forced refreshes by generation, not by caller.
@@ -89,11 +94,12 @@ func (e *entry) mayForce(gen uint64, now time.Time) bool {
 		streak = e.streak + 1
 	}
 	if streak > maxStreak {
-		e.streak, e.forcedGen = 0, 0
+		e.endStreak()
 		e.forcedNext = now.Add(forceInterval)
 		return false
 	}
 	e.streak, e.forcedGen = streak, gen
+	e.forced.Store(true)
 	return true
 }
 

@@ -90,10 +90,24 @@ func TestForcedRefreshesAreBounded(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s.Accepted("")
+			s.Accepted(b.mustToken(br))
 			time.Sleep(time.Second)
 		}
 		b.refreshes(10)
+
+		// A token from before the refusal proves nothing.
+		old := b.mustToken(br)
+		refused := 0
+		for range 10 {
+			if err := force(); err != nil {
+				refused++
+			}
+			mustOpen(t, b, br).Accepted(old)
+			time.Sleep(time.Second)
+		}
+		if refused < 7 {
+			t.Errorf("%d of 10 forced refreshes were refused", refused)
+		}
 	})
 }
 

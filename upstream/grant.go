@@ -25,11 +25,17 @@ type TokenSource interface {
 	Refresh(ctx context.Context, refused string) (string, error)
 }
 
-// accepter is an optional ability of a [TokenSource]: Accepted is told of a
-// fresh token that a resource server did not refuse in a replay. It ends a
-// streak of refused tokens.
+// accepter is an optional ability of a [TokenSource]: Accepted is told of every
+// token with which a resource server did what it was asked, and of every fresh one
+// that it did not refuse in a replay. It ends a streak of refused ones.
 type accepter interface {
 	Accepted(token string)
+}
+
+func (g *Grant) accepted(token string) {
+	if a, ok := g.Source.(accepter); ok {
+		a.Accepted(token)
+	}
 }
 
 // Grant is the permission to relay one request, with what the transport needs

@@ -85,9 +85,7 @@ func (h *healing) heal(out *http.Request, first *http.Response) (*http.Request, 
 		h.replayed(reqCtx, ReplayRefused)
 		return again, second
 	}
-	if a, ok := h.grant.Source.(accepter); ok {
-		a.Accepted(fresh)
-	}
+	h.grant.accepted(fresh)
 	h.replayed(reqCtx, ReplayHealed)
 	return again, second
 }

@@ -104,7 +104,11 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		body.attach(out, 1)
 	}
 	resp, err := hook.roundTrip(t.base(), out)
-	if err == nil && resp.StatusCode == http.StatusUnauthorized && token != "" && g.refused(resp.Header) {
+	switch {
+	case err != nil || token == "":
+	case resp.StatusCode < http.StatusBadRequest:
+		g.accepted(token)
+	case resp.StatusCode == http.StatusUnauthorized && g.refused(resp.Header):
 		h := healing{Transport: t, grant: g, request: req, refused: token, body: body, hook: hook}
 		out, resp = h.heal(out, resp)
 	}

@@ -1,0 +1,77 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package caddymodule
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// replaced is an option in which placeholders of variables and files are
+// replaced, once, at load. The client secret has rules of its own.
+type replaced struct {
+	option string
+	values []*string
+	// forget makes the option what it would be if it were not given, or
+	// something else that is acceptable.
+	forget func()
+}
+
+func (h *Handler) replaced() []replaced {
+	text := func(option string, v *string, byDefault string) replaced {
+		return replaced{option, []*string{v}, func() { *v = byDefault }}
+	}
+	list := func(option string, v *[]string) replaced {
+		r := replaced{option: option, forget: func() { *v = nil }}
+		for i := range *v {
+			r.values = append(r.values, &(*v)[i])
+		}
+		return r
+	}
+	all := []replaced{
+		text("issuer", &h.Issuer, ""), text("client_id", &h.ClientID, ""), text("public_origin", &h.PublicOrigin, ""), text("name", &h.Name, ""),
+		text("base_path", &h.BasePath, defaultBasePath), text("logout return_to", &h.Logout.ReturnTo, defaultAfterLogout),
+		list("scope", &h.Scope), list("trust_ca", &h.TrustCA), list("claims", &h.Claims), list("access_token audience", &h.AccessToken.Audience),
+		list("trusted_origins", &h.TrustedOrigins),
+	}
+	origins := list("return_origins", &h.ReturnOrigins)
+	origins.forget = func() { // return_to may name one of them
+		h.ReturnOrigins, h.Logout.ReturnTo = nil, defaultAfterLogout
+	}
+	all = append(all, origins)
+	for _, name := range slices.Sorted(maps.Keys(h.AuthorizationParam)) {
+		values := h.AuthorizationParam[name]
+		r := list("authorization_param "+name, &values)
+		r.forget = func() { delete(h.AuthorizationParam, name) }
+		all = append(all, r)
+	}
+	return all
+}
+
+func (h *Handler) replacePlaceholders() error {
+	repl := caddy.NewReplacer()
+	for _, r := range h.replaced() {
+		for _, v := range r.values {
+			out, err := repl.ReplaceOrErr(*v, true, true)
+			if err != nil {
+				return fmt.Errorf("%s is %q: %w", r.option, *v, err)
+			}
+			*v = out
+		}
+	}
+	return nil
+}
+
+// forgetUnknown leaves out what is not known before the configuration is loaded.
+func (h *Handler) forgetUnknown() {
+	for _, r := range h.replaced() {
+		if slices.ContainsFunc(r.values, func(v *string) bool { return strings.Contains(*v, "{") }) {
+			r.forget()
+		}
+	}
+}
