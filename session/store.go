@@ -100,3 +100,14 @@ type Watcher interface {
 	// once.
 	Watch(key Key) (changed <-chan struct{}, stop func())
 }
+
+// Shared is an optional ability of a [Store] that several instances use at the
+// same time: they agree on a value, without anybody to decide.
+type Shared interface {
+	// Agree gives the value of name that all instances agree on: the first one
+	// that anybody proposed. It stays for as long as the store keeps anything;
+	// it does not expire, and nothing replaces it. name and value are short (a
+	// store may refuse more than 1 KiB) and public: neither is sealed. An error
+	// says that the store cannot tell; value may be the agreed one then.
+	Agree(ctx context.Context, name string, value []byte) (agreed []byte, err error)
+}

@@ -30,6 +30,7 @@ type shard struct {
 	mu       sync.RWMutex
 	entries  map[session.Key]*entry
 	byExpiry expiryHeap
+	watched  map[session.Key]*watch
 }
 
 func (s *Store) shard(k session.Key) *shard { return &s.shards[k[0]%shardCount] }
@@ -37,14 +38,19 @@ func (s *Store) shard(k session.Key) *shard { return &s.shards[k[0]%shardCount] 
 func (sh *shard) add(e *entry) {
 	sh.entries[e.rec.Key] = e
 	heap.Push(&sh.byExpiry, e)
+	sh.tell(e.rec.Key)
 }
 
-// moved restores the order after the expiry of e changed.
-func (sh *shard) moved(e *entry) { heap.Fix(&sh.byExpiry, e.pos) }
+// moved restores the order after the record of e, and with it the expiry, changed.
+func (sh *shard) moved(e *entry) {
+	heap.Fix(&sh.byExpiry, e.pos)
+	sh.tell(e.rec.Key)
+}
 
 func (sh *shard) remove(e *entry) {
 	delete(sh.entries, e.rec.Key)
 	heap.Remove(&sh.byExpiry, e.pos)
+	sh.tell(e.rec.Key)
 }
 
 // expiryHeap is a heap.Interface with the next record to expire on top.

@@ -215,6 +215,9 @@ func (s *Store) Close() error {
 		for len(sh.byExpiry) > 0 {
 			s.drop(sh, sh.byExpiry[0])
 		}
+		for key := range sh.watched {
+			sh.tell(key)
+		}
 		sh.mu.Unlock()
 	}
 	return nil

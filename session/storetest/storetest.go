@@ -17,7 +17,7 @@ import (
 
 // Run tests the stores that open makes. open is called once for each subtest,
 // which run in parallel, and gives an empty store whose end it registers with
-// t.Cleanup. The store must have room for 2000 small records and for some of
+// t.Cleanup. The optional abilities that the store has are tested as well. The store must have room for 2000 small records and for some of
 // [session.MaxRecordSize].
 func Run(t *testing.T, open func(t *testing.T) session.Store) {
 	t.Helper()
@@ -45,6 +45,12 @@ func Run(t *testing.T, open func(t *testing.T) session.Store) {
 		{"a context that is done ends a call", cancellation},
 		{"the size of a record is bounded", sizeLimit},
 		{"records that came out do not change", immutability},
+		{"a watch hears of every kind of change", watchHears},
+		{"no change is lost between watch and load", watchMissesNothing},
+		{"a watch ends with its store", watchEnds},
+		{"fresh gives what is stored", fresh},
+		{"load never goes back in time", neverBack},
+		{"instances agree on the first value", agree},
 		{"a closed store is unavailable", closed},
 		{"close ends calls in flight cleanly", closeAmongCalls},
 	} {
