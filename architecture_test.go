@@ -54,10 +54,12 @@ var arrows = map[string][]string{
 	"session":            {"oauth"},
 	"session/filestore":  {"session"},
 	"session/memstore":   {"session"},
+	"session/redisstore": {"oauth", "session"},
 	"session/storetest":  {"session"},
 	"oauth":              {},
 	"upstream":           {},
 	"internal/astest":    {},
+	"internal/redistest": {},
 	"internal/returnurl": {},
 	"e2e":                {},
 }
@@ -99,6 +101,7 @@ var owners = map[string][]string{
 	"github.com/lestrrat-go/jwx/v2":    {"oauth"},
 	"github.com/gorilla/securecookie":  {"session"},
 	"go.etcd.io/bbolt":                 {"session/filestore"},
+	"github.com/redis/rueidis":         {"session/redisstore"},
 }
 
 func TestDependenciesStayWhereTheyBelong(t *testing.T) {

@@ -1,0 +1,154 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package redisstore
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/redis/rueidis"
+)
+
+// outcome is what a script answers.
+type outcome int64
+
+const (
+	done     outcome = 1  // it is as it should be now
+	absent   outcome = 0  // there is no live record
+	refused  outcome = -1 // there is another record, or no room
+	unusable outcome = -2 // there is something that is no record
+)
+
+// script is one atomic change of one key.
+type script struct {
+	source string
+	lua    *rueidis.Lua
+}
+
+func newScript(source string) *script {
+	source = strings.TrimSpace(source)
+	return &script{source: source, lua: rueidis.NewLuaScript(source)}
+}
+
+// Every script writes its value again when it finds its own write, so that WAIT
+// has something to wait for.
+var (
+	// createScript: KEYS record; ARGV value, life in ms, longest value.
+	createScript = newScript(`
+local size = redis.call('STRLEN', KEYS[1])
+if size > tonumber(ARGV[3]) then return -1 end
+local value = redis.call('GET', KEYS[1])
+if value and value ~= ARGV[1] then return -1 end
+if tonumber(ARGV[2]) > 0 then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
+return 1
+`)
+
+	// replaceScript: KEYS record; ARGV value, life in ms, longest value, what
+	// the value to be replaced begins with.
+	replaceScript = newScript(`
+local size = redis.call('STRLEN', KEYS[1])
+if size > tonumber(ARGV[3]) then return -2 end
+local value = redis.call('GET', KEYS[1])
+if not value then return 0 end
+if value ~= ARGV[1] then
+  if string.sub(value, 1, 1) ~= string.sub(ARGV[4], 1, 1) then return -2 end
+  if string.sub(value, 1, #ARGV[4]) ~= ARGV[4] then return -1 end
+end
+if tonumber(ARGV[2]) > 0 then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+else
+  redis.call('DEL', KEYS[1])
+end
+return 1
+`)
+
+	// deleteScript: KEYS record; ARGV longest value. It gives what it deleted, as
+	// far as a record may be long.
+	deleteScript = newScript(`
+local value = redis.call('GETRANGE', KEYS[1], 0, tonumber(ARGV[1]))
+redis.call('DEL', KEYS[1])
+return value
+`)
+
+	// agreeScript: KEYS value; ARGV value. It gives the value that counts.
+	agreeScript = newScript(`
+local value = redis.call('GETRANGE', KEYS[1], 0, 2048)
+if value ~= '' then return value end
+redis.call('SET', KEYS[1], ARGV[1])
+return ARGV[1]
+`)
+
+	// A score of an index is the second in which the record expires, and in its
+	// lower 20 bits the second in which the entry was last made, both by the
+	// server's clock. 52 bits: a double has them exactly.
+
+	// enterScript: KEYS index; ARGV member, life in s, most members or 0.
+	enterScript = newScript(`
+if redis.replicate_commands then redis.replicate_commands() end
+local now = tonumber(redis.call('TIME')[1])
+local expiry = now + tonumber(ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now * 1048576))
+local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if score then
+  expiry = math.max(expiry, math.floor(tonumber(score) / 1048576))
+elseif tonumber(ARGV[3]) > 0 and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then
+  return -1
+end
+redis.call('ZADD', KEYS[1], string.format('%.0f', expiry * 1048576 + now % 1048576), ARGV[1])
+local last = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
+redis.call('EXPIRE', KEYS[1], string.format('%.0f', math.floor(tonumber(last) / 1048576) - now + 1))
+return 1
+`)
+
+	// leaveScript: KEYS index; ARGV the age in s below which an entry stays,
+	// members.
+	leaveScript = newScript(`
+if redis.replicate_commands then redis.replicate_commands() end
+local now = tonumber(redis.call('TIME')[1])
+for i = 2, #ARGV do
+  local score = redis.call('ZSCORE', KEYS[1], ARGV[i])
+  if score and (now - tonumber(score) % 1048576) % 1048576 >= tonumber(ARGV[1]) then
+    redis.call('ZREM', KEYS[1], ARGV[i])
+  end
+end
+return 1
+`)
+)
+
+// run runs the script on the connection that everybody shares.
+func (c *script) run(ctx context.Context, l *link, key string, args ...string) rueidis.RedisResult {
+	return c.lua.Exec(ctx, l.Client, []string{key}, args)
+}
+
+// runAndWait runs the script on a connection of its own, and then waits until
+// as many replicas have it. The connection goes back behind the caller's back:
+// a server that does not answer would hold the caller up.
+func (c *script) runAndWait(ctx context.Context, s *Store, l *link, key string, args ...string) (rueidis.RedisResult, error) {
+	if err := s.own.acquire(ctx); err != nil {
+		return rueidis.RedisResult{}, err
+	}
+	client, giveBack := l.Dedicate()
+	defer func() {
+		s.running.Add(1) // in a call that is counted
+		go func() {
+			defer s.running.Done()
+			defer s.own.release()
+			giveBack()
+		}()
+	}()
+	result := client.Do(ctx, client.B().Eval().Script(c.source).Numkeys(1).Key(key).Arg(args...).Build())
+	if result.Error() != nil {
+		return result, nil
+	}
+	wait := client.B().Wait().Numreplicas(int64(s.o.WaitReplicas)).Timeout(s.o.WaitTimeout.Milliseconds()).Build()
+	n, err := client.Do(ctx, wait).AsInt64()
+	if err != nil {
+		return rueidis.RedisResult{}, fmt.Errorf("waiting for replicas: %w", err)
+	}
+	if n < int64(s.o.WaitReplicas) {
+		return rueidis.RedisResult{}, fmt.Errorf("%w: %d of %d replicas", errNotAcknowledged, n, s.o.WaitReplicas)
+	}
+	return result, nil
+}
