@@ -50,7 +50,7 @@ func listPackages(t *testing.T) map[string]goPackage {
 var arrows = map[string][]string{
 	"":                   {"caddymodule"},
 	"cmd/caddy":          {""},
-	"caddymodule":        {"internal/returnurl", "oauth", "session", "session/filestore", "session/memstore", "upstream"},
+	"caddymodule":        {"internal/returnurl", "oauth", "session", "session/filestore", "session/memstore", "session/redisstore", "upstream"},
 	"session":            {"oauth"},
 	"session/filestore":  {"session"},
 	"session/memstore":   {"session"},

@@ -121,6 +121,28 @@ func (o *options) nested(each func(*options) error) error {
 	return err
 }
 
+// optionalBlock reads the block of an option that means something without one.
+func (o *options) optionalBlock(each func(*options) error) error {
+	if err := o.flag(); err != nil {
+		return err
+	}
+	name, path := o.name, o.path
+	err := o.block(o.d.Nesting(), each)
+	o.name, o.path = name, path
+	return err
+}
+
+// flag reads an option that has no value.
+func (o *options) flag() error {
+	if err := o.once(); err != nil {
+		return err
+	}
+	if o.d.NextArg() {
+		return o.d.Errf("unexpected argument '%s' of %s", o.d.Val(), o.path)
+	}
+	return nil
+}
+
 func (o *options) unrecognized() error {
 	if block, _, nested := cutLast(o.path); nested {
 		return o.d.Errf("unrecognized option '%s' of %s", o.name, block)

@@ -77,6 +77,12 @@ type Sentinel struct {
 	Password func() (oauth.Secret, error)
 }
 
+// Check finds what is wrong with the options, before anything is connected.
+func (o Options) Check() error {
+	_, err := o.complete()
+	return err
+}
+
 // complete checks the options and fills in the defaults.
 func (o Options) complete() (Options, error) {
 	if len(o.Addresses) == 0 {
@@ -111,6 +117,11 @@ func (o Options) complete() (Options, error) {
 		return o, errors.New("the master that the sentinels know has no name")
 	case o.WaitReplicas < 0 || o.WaitTimeout < 0 || o.WaitTimeout > 10*time.Second:
 		return o, fmt.Errorf("waiting for %d replicas for %s is out of bounds", o.WaitReplicas, o.WaitTimeout)
+	}
+	for _, a := range o.Addresses {
+		if a.Socket != "" && o.TLS != nil {
+			return o, errors.New("nobody talks TLS over a socket")
+		}
 	}
 	if o.TLS == nil && first.TLS {
 		o.TLS = &tls.Config{}
