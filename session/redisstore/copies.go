@@ -55,7 +55,8 @@ type copyEntry struct {
 	at int64
 	// backSince is when the server was first seen to have an older revision.
 	backSince int64
-	// tracker vouches for rec in its epoch, until deadline. nil: nobody does.
+	// tracker vouches for rec in its epoch. nil: nobody does. After deadline,
+	// when the record should have expired, the server is asked again.
 	tracker  *tracker
 	epoch    uint64
 	deadline int64
@@ -65,10 +66,9 @@ type copyEntry struct {
 // mark says that the reply to a read has come, and nothing since that
 // invalidates it. The reader of the connection makes it, in the order of things.
 type mark struct {
-	read     string
-	tracker  *tracker
-	epoch    uint64
-	deadline int64
+	read    string
+	tracker *tracker
+	epoch   uint64
 }
 
 // flight is a read that others wait for as well.
@@ -184,7 +184,7 @@ func (c *copies) settle(r reading) (*session.Record, verdict) {
 	}
 	sh.set(e, r.rec, r.sum, r.size, now)
 	if tracked {
-		e.tracker, e.epoch, e.deadline = m.tracker, m.epoch, m.deadline
+		e.tracker, e.epoch, e.deadline = m.tracker, m.epoch, r.began+int64(lifeOf(r.rec))
 		m.tracker.sample.Store(&key)
 	}
 	return r.rec, given

@@ -21,8 +21,9 @@ const (
 	rolledBackReads = 4
 	// rolledBackPatience is how long such a record is not believed.
 	rolledBackPatience = 2 * time.Second
-	// copyLife is given to the client, which wants to know. The server's own
-	// word, the key's life, counts.
+	// copyLife is given to the client, which wants to know and keeps nothing.
+	// ToStaticTTL has it ask for the value alone: a transaction that asks for
+	// the key's life as well is refused by a server whose memory is full.
 	copyLife = time.Hour
 )
 
@@ -118,7 +119,7 @@ func (s *Store) read(ctx context.Context, key session.Key) (r reading, err error
 			if l.tracking {
 				s.copies.unmark(key, r.mark)
 				r.mark = readMark(end)
-				result = l.DoCache(ctx, read.Cache(), copyLife)
+				result = l.DoCache(ctx, read.Cache().ToStaticTTL(), copyLife)
 			} else {
 				result = l.Do(ctx, read.Build())
 			}

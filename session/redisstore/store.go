@@ -41,8 +41,8 @@
 //
 // # Commands
 //
-// A user needs GETRANGE, EXISTS, GET, STRLEN, SET, DEL, PTTL, MULTI, EXEC, EVAL,
-// EVALSHA, TIME, ZADD, ZCARD, ZRANGE, ZREM, ZREMRANGEBYSCORE, ZREVRANGE, ZSCORE,
+// A user needs GETRANGE, EXISTS, GET, STRLEN, SET, DEL, EVAL, EVALSHA, TIME,
+// ZADD, ZCARD, ZRANGE, ZREM, ZREMRANGEBYSCORE, ZREVRANGE, ZSCORE,
 // EXPIRE, PING and CLIENT on the keys that begin with the prefix; WAIT where
 // replicas are waited for; CLUSTER and ASKING in a cluster; ROLE with sentinels.
 // CONFIG GET is used when it is allowed, once. Neither KEYS nor SCAN ever is.

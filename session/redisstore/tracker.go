@@ -77,20 +77,15 @@ func (t *tracker) Update(key, command string, reply rueidis.RedisMessage) (pxat 
 			break
 		}
 	}
-	pxat = max(0, reply.CachePXAT())
 	k, ok := t.copies.keys.recordKey(key)
 	if value, err := reply.ToString(); !ok || err != nil || value == "" {
-		return pxat
-	}
-	m := mark{read: command, tracker: t, epoch: t.epoch.Load()}
-	if pxat > 0 {
-		m.deadline = began + int64(time.Until(time.UnixMilli(pxat)))
+		return 0
 	}
 	sh := t.copies.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	sh.marks[k] = m
-	return pxat
+	sh.marks[k] = mark{read: command, tracker: t, epoch: t.epoch.Load()}
+	return 0
 }
 
 // Cancel is called when there will be no reply.
