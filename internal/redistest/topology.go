@@ -108,12 +108,15 @@ func (g *Group) Primary() (*Server, error) {
 // Cluster is a cluster of primaries without replicas.
 type Cluster struct{ Nodes []*Server }
 
-// StartCluster runs a cluster whose slots are spread evenly.
-func StartCluster(t testing.TB, nodes int) *Cluster {
+// StartCluster runs a cluster whose slots are spread evenly. args are for each
+// node, as those of Start.
+func StartCluster(t testing.TB, nodes int, args ...string) *Cluster {
 	t.Helper()
 	c := &Cluster{}
 	for range nodes {
-		c.Nodes = append(c.Nodes, Start(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no"))
+		c.Nodes = append(c.Nodes, Start(t, append([]string{
+			"--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no",
+		}, args...)...))
 	}
 	const slots = 16384
 	for i, n := range c.Nodes {

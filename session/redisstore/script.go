@@ -139,8 +139,12 @@ func (c *script) runAndWait(ctx context.Context, s *Store, l *link, key string, 
 		}()
 	}()
 	result := client.Do(ctx, client.B().Eval().Script(c.source).Numkeys(1).Key(key).Arg(args...).Build())
-	if result.Error() != nil {
+	reply, err := result.ToMessage()
+	if err != nil {
 		return result, nil
+	}
+	if o, err := reply.AsInt64(); reply.IsInt64() && err == nil && outcome(o) != done {
+		return result, nil // nothing was written
 	}
 	wait := client.B().Wait().Numreplicas(int64(s.o.WaitReplicas)).Timeout(s.o.WaitTimeout.Milliseconds()).Build()
 	n, err := client.Do(ctx, wait).AsInt64()
