@@ -24,7 +24,7 @@ type Group struct {
 
 // StartGroup runs a group. Sentinels take a primary for down after half a second
 // and need two of three to agree.
-func StartGroup(t testing.TB, replicas int, sentinelLines ...string) *Group {
+func StartGroup(t testing.TB, replicas int) *Group {
 	t.Helper()
 	g := &Group{Servers: []*Server{Start(t)}}
 	primary := g.Servers[0]
@@ -34,12 +34,12 @@ func StartGroup(t testing.TB, replicas int, sentinelLines ...string) *Group {
 	for range 3 {
 		s := newServer(t)
 		conf := filepath.Join(s.dir, "sentinel.conf")
-		lines := append([]string{
+		lines := []string{
 			fmt.Sprintf("port %d", s.port), "bind 127.0.0.1", "dir " + s.dir,
 			fmt.Sprintf("sentinel monitor %s 127.0.0.1 %d 2", MasterName, primary.port),
 			"sentinel down-after-milliseconds " + MasterName + " 500",
 			"sentinel failover-timeout " + MasterName + " 3000",
-		}, sentinelLines...)
+		}
 		if err := os.WriteFile(conf, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}

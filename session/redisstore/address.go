@@ -95,9 +95,9 @@ func ParseAddress(text string) (Address, error) {
 func withPort(hostPort string) (string, error) {
 	host, port, err := net.SplitHostPort(hostPort)
 	if err != nil {
-		host, port = strings.TrimSuffix(strings.TrimPrefix(hostPort, "["), "]"), DefaultPort
-		if strings.Contains(host, ":") {
-			if _, err := netip.ParseAddr(host); err != nil {
+		host, port = hostPort, DefaultPort
+		if inner, ok := strings.CutPrefix(host, "["); ok {
+			if host, ok = strings.CutSuffix(inner, "]"); !ok {
 				return "", errors.New("is not host:port")
 			}
 		}
@@ -105,7 +105,12 @@ func withPort(hostPort string) (string, error) {
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 		return "", errors.New("has a port that is not a number from 1 to 65535")
 	}
-	if host == "" || strings.ContainsAny(host, " \t\r\n/?#@") {
+	if strings.Contains(host, ":") {
+		if _, err := netip.ParseAddr(host); err != nil {
+			return "", errors.New("is not host:port")
+		}
+	}
+	if host == "" || strings.ContainsAny(host, " \t\r\n/?#@[]") {
 		return "", errors.New("has no host")
 	}
 	return net.JoinHostPort(host, port), nil

@@ -67,9 +67,19 @@ func (t *tracker) Flight(key, command string, _ time.Duration, _ time.Time) (rue
 // Update is called by the connection's reader when the reply has come, before
 // anything else that comes.
 func (t *tracker) Update(key, command string, reply rueidis.RedisMessage) (pxat int64) {
+	if value, err := reply.ToString(); err == nil {
+		t.replied(key, command, value != "")
+	}
+	return 0
+}
+
+// replied takes in a reply: the server was reached after the read was sent, and
+// has told of all that had changed by then. A value is what a copy can be made
+// of.
+func (t *tracker) replied(key, command string, value bool) {
 	began, ok := t.end(key, command)
-	if !ok || reply.Error() != nil {
-		return 0
+	if !ok {
+		return
 	}
 	for {
 		proven := t.proven.Load()
@@ -78,14 +88,13 @@ func (t *tracker) Update(key, command string, reply rueidis.RedisMessage) (pxat 
 		}
 	}
 	k, ok := t.copies.keys.recordKey(key)
-	if value, err := reply.ToString(); !ok || err != nil || value == "" {
-		return 0
+	if !ok || !value {
+		return
 	}
 	sh := t.copies.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	sh.marks[k] = mark{read: command, tracker: t, epoch: t.epoch.Load()}
-	return 0
 }
 
 // Cancel is called when there will be no reply.
