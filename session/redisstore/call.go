@@ -19,7 +19,7 @@ const (
 	// lastAttempt is when, since its beginning, a step may be tried again for
 	// the last time: connecting anew must fit into what remains.
 	lastAttempt = 400 * time.Millisecond
-	maxAttempts = 4
+	maxAttempts = 6
 	// queueTimeout is how long a call waits for others to end.
 	queueTimeout = 500 * time.Millisecond
 )
@@ -109,7 +109,11 @@ func (s *Store) step(ctx context.Context, do func(ctx context.Context, l *link, 
 			return unavailable(err)
 		}
 		repeated = repeated || f.executed
-		if pause := f.after << (attempt - 1); pause > 0 {
+		pause := f.after << (attempt - 1)
+		if f.executed && attempt == 1 {
+			pause = 0 // a connection that went stale: the next one is as good as any
+		}
+		if pause > 0 {
 			select {
 			case <-time.After(pause):
 			case <-bounded.Done():

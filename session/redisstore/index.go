@@ -44,7 +44,7 @@ func (s *Store) enter(ctx context.Context, rec *session.Record, indexes []sessio
 			errs[i] = s.enterOne(ctx, rec.Key, index, life, most)
 			if errors.Is(errs[i], session.ErrFull) {
 				// Of those that have ended, and that nobody asked for since.
-				if _, err := s.Find(ctx, index); err == nil {
+				if _, stale, err := s.find(ctx, index); err == nil && s.leave(ctx, index, stale) == nil {
 					errs[i] = s.enterOne(ctx, rec.Key, index, life, most)
 				}
 			}
@@ -76,23 +76,57 @@ func (s *Store) enterOne(ctx context.Context, key session.Key, index session.Ind
 	return nil
 }
 
-// leaveLater takes keys off indexes, behind the caller's back: what remains does
-// no harm, since Find looks at the records, and expires.
+// find gives the keys of an index whose records carry it, and the others.
+func (s *Store) find(ctx context.Context, index session.IndexKey) (found, stale []session.Key, err error) {
+	members, err := s.members(ctx, index)
+	if err != nil {
+		return nil, nil, err
+	}
+	found = make([]session.Key, 0, len(members))
+	for some := range slices.Chunk(members, 128) {
+		heads, err := s.heads(ctx, some)
+		if err != nil {
+			return nil, nil, err
+		}
+		for i, key := range some {
+			if len(heads[i]) > 0 && carries(heads[i], key, index) {
+				found = append(found, key)
+			} else {
+				stale = append(stale, key)
+			}
+		}
+	}
+	return found, stale, nil
+}
+
+// leave takes keys off an index, unless they were entered a moment ago.
+func (s *Store) leave(ctx context.Context, index session.IndexKey, keys []session.Key) error {
+	for some := range slices.Chunk(keys, 512) {
+		args := make([]string, 1, 1+len(some))
+		args[0] = strconv.FormatInt(int64(settled/time.Second), 10)
+		for _, k := range some {
+			args = append(args, string(k[:]))
+		}
+		err := s.step(ctx, func(ctx context.Context, l *link, _ bool) error {
+			return leaveScript.run(ctx, l, s.keys.index(index), args...).Error()
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leaveLater is leave behind the caller's back: what remains does no harm, since
+// Find looks at the records, and expires.
 func (s *Store) leaveLater(indexes []session.IndexKey, keys ...session.Key) {
 	if len(indexes) == 0 || len(keys) == 0 || !s.begin() {
 		return
 	}
 	go func() {
 		defer s.running.Done()
-		args := make([]string, 1, 1+len(keys))
-		args[0] = strconv.FormatInt(int64(settled/time.Second), 10)
-		for _, k := range keys {
-			args = append(args, string(k[:]))
-		}
 		for _, index := range indexes {
-			_ = s.step(context.Background(), func(ctx context.Context, l *link, _ bool) error {
-				return leaveScript.run(ctx, l, s.keys.index(index), args...).Error()
-			})
+			_ = s.leave(context.Background(), index, keys)
 		}
 	}()
 }

@@ -197,24 +197,9 @@ func (s *Store) Delete(ctx context.Context, key session.Key) error {
 // Find implements [session.Store]. It looks at every record that the index
 // names, and takes off the index what no longer belongs there.
 func (s *Store) Find(ctx context.Context, index session.IndexKey) ([]session.Key, error) {
-	members, err := s.members(ctx, index)
+	found, stale, err := s.find(ctx, index)
 	if err != nil {
 		return nil, err
-	}
-	found := make([]session.Key, 0, len(members))
-	var stale []session.Key
-	for some := range slices.Chunk(members, 128) {
-		heads, err := s.heads(ctx, some)
-		if err != nil {
-			return nil, err
-		}
-		for i, key := range some {
-			if len(heads[i]) > 0 && carries(heads[i], key, index) {
-				found = append(found, key)
-			} else {
-				stale = append(stale, key)
-			}
-		}
 	}
 	s.leaveLater([]session.IndexKey{index}, stale...)
 	return found, nil
