@@ -6,7 +6,10 @@ package redisstore_test
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"flag"
 	"log/slog"
+	"runtime"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -15,6 +18,18 @@ import (
 	"github.com/caddy-bff/caddy-bff/session/redisstore"
 	"github.com/caddy-bff/caddy-bff/session/storetest"
 )
+
+// TestMain lets more tests run at a time than there are processors: they wait
+// for servers more than they work.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if flag.Lookup("test.parallel").Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		if err := flag.Set("test.parallel", "8"); err != nil {
+			panic(err)
+		}
+	}
+	m.Run()
+}
 
 // at gives options for servers at these addresses.
 func at(t testing.TB, addresses ...string) redisstore.Options {
