@@ -27,14 +27,14 @@ const (
 // gate lets a number of calls in at a time.
 type gate chan struct{}
 
-// acquire waits a bounded time. Whoever was let in calls release.
-func (g gate) acquire(ctx context.Context) error {
+// acquire waits no longer than limit. Whoever was let in calls release.
+func (g gate) acquire(ctx context.Context, limit time.Duration) error {
 	select {
 	case g <- struct{}{}:
 		return nil
 	default:
 	}
-	timer := time.NewTimer(queueTimeout)
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case g <- struct{}{}:
@@ -72,7 +72,7 @@ func (s *Store) step(ctx context.Context, do func(ctx context.Context, l *link, 
 		return unavailable(errClosed)
 	}
 	defer s.running.Done()
-	if err := s.gate.acquire(ctx); err != nil {
+	if err := s.gate.acquire(ctx, queueTimeout); err != nil {
 		return unavailable(err)
 	}
 	defer s.gate.release()

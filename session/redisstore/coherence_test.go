@@ -138,6 +138,9 @@ func TestChangesAreSeenAtOnce(t *testing.T) {
 			if got.Rev == next.Rev {
 				break
 			}
+			if time.Since(stored) > 5*time.Second {
+				t.Fatal("a change is not seen")
+			}
 		}
 		worst = max(worst, time.Since(stored))
 		rec = next

@@ -32,7 +32,7 @@ const (
 
 	bufferSize = 64 << 10 // of a connection, each way
 	ringScale  = 11       // 2^11 commands in a connection's queue: several times MaxCalls
-	ownSize    = 64       // connections that WAIT is sent on
+	ownSize    = 128      // connections that WAIT is sent on
 )
 
 // link is the client of a server, a group of sentinels or a cluster. It

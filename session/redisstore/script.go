@@ -126,7 +126,7 @@ func (c *script) run(ctx context.Context, l *link, key string, args ...string) r
 // as many replicas have it. The connection goes back behind the caller's back:
 // a server that does not answer would hold the caller up.
 func (c *script) runAndWait(ctx context.Context, s *Store, l *link, key string, args ...string) (rueidis.RedisResult, error) {
-	if err := s.own.acquire(ctx); err != nil {
+	if err := s.own.acquire(ctx, stepTimeout); err != nil {
 		return rueidis.RedisResult{}, err
 	}
 	client, giveBack := l.Dedicate()
