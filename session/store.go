@@ -36,7 +36,8 @@ var (
 //
 // Absence: a record that was never created, was deleted, or whose Expiry has
 // passed is absent: Load and Replace give [ErrNotFound]. A store may keep the
-// bytes longer; it never shows them.
+// bytes longer; it never shows them. (A store that counts by a clock of its own
+// counts from when the write came to it.)
 //
 // Visibility: when Create, Replace or Delete returned nil, every later Load by
 // any instance that shares the store sees the change, and the change survives

@@ -17,8 +17,9 @@ import (
 // soon is an expiry that a test can wait for. Stores keep whole seconds.
 func soon() time.Time { return time.Now().Truncate(time.Second).Add(3 * time.Second) }
 
-// waitFor sleeps until a store must have seen that the moment has passed.
-func waitFor(moment time.Time) { time.Sleep(time.Until(moment.Add(50 * time.Millisecond))) }
+// waitFor sleeps until a store must have seen that the moment has passed: one
+// that counts by a clock of its own began when the write came to it.
+func waitFor(moment time.Time) { time.Sleep(time.Until(moment.Add(time.Second))) }
 
 func expiry(t *testing.T, s session.Store) {
 	index := NewIndexKey()
