@@ -133,13 +133,13 @@ func (s *Store) answer(err error) error {
 }
 
 // change runs a script that changes one key.
-func (s *Store) change(ctx context.Context, c *script, key string, repeated *bool, args ...string) (result rueidis.RedisMessage, err error) {
+func (s *Store) change(ctx context.Context, c *script, key string, repeated *bool, args arguments) (result rueidis.RedisMessage, err error) {
 	err = s.step(ctx, func(ctx context.Context, l *link, again bool) error {
 		*repeated = again
 		var r rueidis.RedisResult
 		if s.o.WaitReplicas > 0 {
 			var err error
-			if r, err = c.runAndWait(ctx, s, l, key, args...); err != nil {
+			if r, err = c.runAndWait(ctx, s, l, key, args); err != nil {
 				return err
 			}
 			if reply, ok := rueidis.IsRedisErr(r.Error()); ok {
@@ -150,7 +150,7 @@ func (s *Store) change(ctx context.Context, c *script, key string, repeated *boo
 				}
 			}
 		} else {
-			r = c.run(ctx, l, key, args...)
+			r = c.run(ctx, l, key, args)
 		}
 		var err error
 		result, err = r.ToMessage()

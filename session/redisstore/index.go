@@ -63,7 +63,7 @@ func (s *Store) enterOne(ctx context.Context, key session.Key, index session.Ind
 	seconds := int64((life+indexMargin)/time.Second) + 1
 	var repeated bool
 	reply, err := s.change(ctx, enterScript, s.keys.index(index), &repeated,
-		string(key[:]), strconv.FormatInt(seconds, 10), strconv.Itoa(most))
+		fixed(string(key[:]), strconv.FormatInt(seconds, 10), strconv.Itoa(most)))
 	if err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ func (s *Store) leave(ctx context.Context, index session.IndexKey, keys []sessio
 			args = append(args, string(k[:]))
 		}
 		err := s.step(ctx, func(ctx context.Context, l *link, _ bool) error {
-			return leaveScript.run(ctx, l, s.keys.index(index), args...).Error()
+			return leaveScript.run(ctx, l, s.keys.index(index), fixed(args...)).Error()
 		})
 		if err != nil {
 			return err

@@ -117,15 +117,21 @@ return 1
 `)
 )
 
+// arguments gives a script's, as they are at the moment of sending: a life that
+// is left is shorter by then than when the call began.
+type arguments func() []string
+
+func fixed(args ...string) arguments { return func() []string { return args } }
+
 // run runs the script on the connection that everybody shares.
-func (c *script) run(ctx context.Context, l *link, key string, args ...string) rueidis.RedisResult {
-	return c.lua.Exec(ctx, l.Client, []string{key}, args)
+func (c *script) run(ctx context.Context, l *link, key string, args arguments) rueidis.RedisResult {
+	return c.lua.Exec(ctx, l.Client, []string{key}, args())
 }
 
 // runAndWait runs the script on a connection of its own, and then waits until
 // as many replicas have it. The connection goes back behind the caller's back:
 // a server that does not answer would hold the caller up.
-func (c *script) runAndWait(ctx context.Context, s *Store, l *link, key string, args ...string) (rueidis.RedisResult, error) {
+func (c *script) runAndWait(ctx context.Context, s *Store, l *link, key string, args arguments) (rueidis.RedisResult, error) {
 	if err := s.own.acquire(ctx, stepTimeout); err != nil {
 		return rueidis.RedisResult{}, err
 	}
@@ -138,7 +144,7 @@ func (c *script) runAndWait(ctx context.Context, s *Store, l *link, key string, 
 			giveBack()
 		}()
 	}()
-	result := client.Do(ctx, client.B().Eval().Script(c.source).Numkeys(1).Key(key).Arg(args...).Build())
+	result := client.Do(ctx, client.B().Eval().Script(c.source).Numkeys(1).Key(key).Arg(args()...).Build())
 	reply, err := result.ToMessage()
 	if err != nil {
 		return result, nil

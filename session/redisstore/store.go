@@ -57,6 +57,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddy-bff/caddy-bff/session"
 )
@@ -141,13 +142,16 @@ func (s *Store) Replace(ctx context.Context, old, next *session.Record) error {
 
 // write runs the script of Create or Replace.
 func (s *Store) write(ctx context.Context, rec *session.Record, c *script, value []byte, otherwise error, more ...string) error {
-	life := lifeOf(rec)
-	args := append([]string{
-		string(value), strconv.FormatInt(life.Milliseconds(), 10), strconv.Itoa(maxValueSize),
-	}, more...)
 	began := s.copies.now()
+	var life time.Duration
+	args := func() []string {
+		life = lifeOf(rec)
+		return append([]string{
+			string(value), strconv.FormatInt(life.Milliseconds(), 10), strconv.Itoa(maxValueSize),
+		}, more...)
+	}
 	var repeated bool
-	reply, err := s.change(ctx, c, s.keys.record(rec.Key), &repeated, args...)
+	reply, err := s.change(ctx, c, s.keys.record(rec.Key), &repeated, args)
 	var o int64
 	if err == nil {
 		if o, err = reply.AsInt64(); err != nil {
@@ -179,7 +183,7 @@ func (s *Store) write(ctx context.Context, rec *session.Record, c *script, value
 // Delete implements [session.Store].
 func (s *Store) Delete(ctx context.Context, key session.Key) error {
 	var repeated bool
-	reply, err := s.change(ctx, deleteScript, s.keys.record(key), &repeated, strconv.Itoa(maxValueSize))
+	reply, err := s.change(ctx, deleteScript, s.keys.record(key), &repeated, fixed(strconv.Itoa(maxValueSize)))
 	if err != nil {
 		s.copies.distrust(key)
 		return err
@@ -211,7 +215,7 @@ func (s *Store) Agree(ctx context.Context, name string, value []byte) ([]byte, e
 		return nil, unavailable(fmt.Errorf("a name of %d and a value of %d bytes, should be 1 to 1024", len(name), len(value)))
 	}
 	var repeated bool
-	reply, err := s.change(ctx, agreeScript, s.keys.agreed(name), &repeated, string(value))
+	reply, err := s.change(ctx, agreeScript, s.keys.agreed(name), &repeated, fixed(string(value)))
 	if err != nil {
 		return nil, err
 	}

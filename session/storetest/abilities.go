@@ -230,6 +230,7 @@ func agree(t *testing.T, s session.Store) {
 			got, err := shared.Agree(within(t), "the name", []byte{byte(i), 0, '\n'})
 			if err != nil {
 				t.Errorf("agree: %v", err)
+				return
 			}
 			mu.Lock()
 			defer mu.Unlock()
