@@ -61,19 +61,27 @@ const (
 // verify, is opaque; one that they do verify, with the typ of a JWT access token,
 // "JWT" or none, must not be expired, of another issuer, recognisably an ID token
 // or logout token, or, with [Config].Audience, for another audience. In mode expiry every token is opaque.
-// Leeway applies to nbf and iat, never to exp. Errors: [ErrAccessToken],
-// [ErrAccessTokenExpired]; in mode jwt also [ErrKeysUnavailable].
-func (c *Client) CheckAccessToken(ctx context.Context, raw Secret, mode ValidateMode) (*Verdict, error) {
+// Leeway applies to nbf and iat, never to exp.
+//
+// A token that was got for one resource server alone has an audience of its own:
+// it takes the place of [Config].Audience where that is given, and in mode jwt.
+//
+// Errors: [ErrAccessToken], [ErrAccessTokenExpired]; in mode jwt also
+// [ErrKeysUnavailable].
+func (c *Client) CheckAccessToken(ctx context.Context, raw Secret, mode ValidateMode, audience ...string) (*Verdict, error) {
 	if raw == "" {
 		return nil, fmt.Errorf("%w: empty", ErrAccessToken)
+	}
+	if len(audience) == 0 || (len(c.cfg.Audience) == 0 && mode != ValidateJWT) {
+		audience = c.cfg.Audience
 	}
 	switch mode {
 	case ValidateExpiry:
 		return &Verdict{KeySetGeneration: c.keys.generation()}, nil
 	case ValidateJWT:
-		return c.checkJWT(ctx, raw)
+		return c.checkJWT(ctx, raw, audience)
 	case ValidateAuto:
-		return c.checkAuto(ctx, raw)
+		return c.checkAuto(ctx, raw, audience)
 	}
 	return nil, fmt.Errorf("oauth: unknown validation mode %q", mode)
 }
@@ -95,7 +103,7 @@ func (c *Client) VerdictCurrent(v *Verdict, now time.Time) bool {
 }
 
 // checkJWT is mode jwt.
-func (c *Client) checkJWT(ctx context.Context, raw Secret) (*Verdict, error) {
+func (c *Client) checkJWT(ctx context.Context, raw Secret, audience []string) (*Verdict, error) {
 	s, err := parseJWS(raw.Reveal())
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrAccessToken, err)
@@ -123,11 +131,11 @@ func (c *Client) checkJWT(ctx context.Context, raw Secret) (*Verdict, error) {
 	if _, err := cl.subject(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrAccessToken, err)
 	}
-	return c.accessTokenVerdict(cl, generation)
+	return c.accessTokenVerdict(cl, audience, generation)
 }
 
 // checkAuto is mode auto.
-func (c *Client) checkAuto(ctx context.Context, raw Secret) (*Verdict, error) {
+func (c *Client) checkAuto(ctx context.Context, raw Secret, audience []string) (*Verdict, error) {
 	opaque := &Verdict{KeySetGeneration: c.keys.generation()}
 	s, err := parseJWS(raw.Reveal())
 	if err != nil || (s.typ != "" && !s.isType("jwt") && !s.isType("at+jwt")) {
@@ -154,7 +162,7 @@ func (c *Client) checkAuto(ctx context.Context, raw Secret) (*Verdict, error) {
 	if !s.isType("at+jwt") && c.otherKind(cl) {
 		return nil, fmt.Errorf("%w: it is another kind of token", ErrAccessToken)
 	}
-	return c.accessTokenVerdict(cl, generation)
+	return c.accessTokenVerdict(cl, audience, generation)
 }
 
 // otherKind recognises, without help of a typ, what was not issued as an access
@@ -170,7 +178,7 @@ func (c *Client) otherKind(cl claims) bool {
 }
 
 // accessTokenVerdict judges the claims of a JWT of the issuer's keys.
-func (c *Client) accessTokenVerdict(cl claims, generation uint64) (*Verdict, error) {
+func (c *Client) accessTokenVerdict(cl claims, audience []string, generation uint64) (*Verdict, error) {
 	refused := func(err error) error { return fmt.Errorf("%w: %w", ErrAccessToken, err) }
 	now := time.Now()
 	if iss, err := cl.text("iss"); err != nil || (iss != c.cfg.Issuer && cl.has("iss")) {
@@ -187,12 +195,12 @@ func (c *Client) accessTokenVerdict(cl claims, generation uint64) (*Verdict, err
 	if v.NotBefore, _, err = cl.notYet(now, c.cfg.Leeway); err != nil {
 		return nil, refused(err)
 	}
-	found, err := cl.hasAudience(c.cfg.Audience)
+	found, err := cl.hasAudience(audience)
 	if err != nil {
 		return nil, refused(err)
 	}
-	if len(c.cfg.Audience) > 0 && !found {
-		return nil, refused(errors.New("aud is not the configured audience"))
+	if len(audience) > 0 && !found {
+		return nil, refused(errors.New("aud is not the audience that it has to be"))
 	}
 	return v, nil
 }

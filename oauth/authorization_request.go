@@ -35,7 +35,8 @@ var reservedParams = map[string]bool{
 
 // AuthorizationURL returns the URL to send the browser to. Parameters that the
 // authorization endpoint has already are kept (RFC 6749 section 3.1). Params of
-// the request win over those of [Config]. Errors: that of [Client.Metadata];
+// the request win over those of [Config]; resource indicators of [Config].Resource
+// come beside those that Params name. Errors: that of [Client.Metadata];
 // [ErrUnsupported] when the metadata rules out PKCE with S256 or the response
 // mode; others for an incomplete request.
 func (c *Client) AuthorizationURL(ctx context.Context, r AuthorizationRequest) (string, error) {
@@ -57,6 +58,7 @@ func (c *Client) AuthorizationURL(ctx context.Context, r AuthorizationRequest) (
 			q[name] = slices.Clone(values)
 		}
 	}
+	c.addResource(q)
 	q.Set("response_type", "code")
 	q.Set("client_id", c.cfg.ClientID)
 	q.Set("redirect_uri", r.RedirectURI)

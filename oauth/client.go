@@ -29,6 +29,10 @@ type Config struct {
 	// Scope is the scope of the authorization request. Default: "openid profile",
 	// and "offline_access" where the metadata lists it.
 	Scope []string
+	// Resource lists the resource indicators (RFC 8707) of the authorization
+	// request, the code exchange, and of a refresh that names none of its own:
+	// absolute URIs without fragment. Default: none.
+	Resource []string
 	// Params are further parameters of every authorization request. They cannot
 	// replace the ones this package sets. Default: none.
 	Params url.Values
@@ -85,6 +89,11 @@ func New(cfg Config) (*Client, error) {
 	for _, token := range cfg.Scope {
 		if !scopeToken(token) {
 			return nil, fmt.Errorf("oauth: %q is no scope token", token)
+		}
+	}
+	for _, uri := range cfg.Resource {
+		if err := CheckResource(uri); err != nil {
+			return nil, fmt.Errorf("oauth: %w", err)
 		}
 	}
 	for name := range cfg.Params {
@@ -150,6 +159,15 @@ func visible(s string, space bool) bool {
 		}
 	}
 	return true
+}
+
+// CheckScope says what is wrong with a scope-token (RFC 6749 section 3.3), if
+// anything is.
+func CheckScope(token string) error {
+	if !scopeToken(token) {
+		return fmt.Errorf("%q is no scope token", token)
+	}
+	return nil
 }
 
 // scopeToken says whether s is a scope-token (RFC 6749 section 3.3).

@@ -27,12 +27,14 @@ func (c *Client) Exchange(ctx context.Context, r ExchangeRequest) (*TokenRespons
 	if r.Code == "" {
 		return nil, errors.New("oauth: exchange without a code")
 	}
-	return c.token(ctx, c.cfg.Timeout, url.Values{
+	form := url.Values{
 		"grant_type":    {"authorization_code"},
 		"code":          {r.Code.Reveal()},
 		"code_verifier": {r.CodeVerifier.Reveal()},
 		"redirect_uri":  {r.RedirectURI},
-	})
+	}
+	c.addResource(form)
+	return c.token(ctx, c.cfg.Timeout, form)
 }
 
 // RefreshRequest is an access token request with a refresh token (RFC 6749
@@ -40,7 +42,7 @@ func (c *Client) Exchange(ctx context.Context, r ExchangeRequest) (*TokenRespons
 type RefreshRequest struct {
 	RefreshToken Secret
 	Scope        []string // nil: as granted, and no scope parameter is sent
-	Resource     []string // RFC 8707 resource indicators
+	Resource     []string // RFC 8707 resource indicators; nil: those of [Config]
 }
 
 // Refresh sends a refresh token to the token endpoint, once. It is the only
@@ -61,6 +63,8 @@ func (c *Client) Refresh(ctx context.Context, r RefreshRequest) (*TokenResponse,
 	}
 	if len(r.Resource) > 0 {
 		form["resource"] = r.Resource
+	} else {
+		c.addResource(form)
 	}
 	return c.token(ctx, c.cfg.RefreshTimeout, form)
 }

@@ -21,6 +21,10 @@ type TokenResponse struct {
 	TokenType    string   // "Bearer", whatever case the server used
 	Scope        []string // granted scope; nil when not told, which means "as asked"
 
+	// IssuedTokenType is what AccessToken is, in the answer to a token exchange
+	// (RFC 8693 section 2.2.1); "" in any other.
+	IssuedTokenType string
+
 	// Expiry is when the access token expires: the moment the request was sent
 	// plus expires_in. Zero when unknown: absent, unusable, not positive, absurd.
 	Expiry time.Time
@@ -56,7 +60,7 @@ func parseTokenResponse(a *answer) (*TokenResponse, error) {
 	if err != nil {
 		return nil, unusable(err)
 	}
-	if err := o.unique(append([]string{"access_token", "token_type", "refresh_token", "id_token", "expires_in", "scope", "error"}, refreshLifetimes...)...); err != nil {
+	if err := o.unique(append([]string{"access_token", "token_type", "refresh_token", "id_token", "expires_in", "scope", "error", "issued_token_type"}, refreshLifetimes...)...); err != nil {
 		return nil, unusable(err)
 	}
 	if o.has("error") { // some servers answer errors with 200
@@ -83,6 +87,9 @@ func parseTokenResponse(a *answer) (*TokenResponse, error) {
 	// RFC 6749 section 7.1: a token of a type that we don't know must not be used.
 	if typ, err := o.text("token_type"); err != nil || !strings.EqualFold(typ, "Bearer") {
 		return nil, unusable(errors.New("token_type is not Bearer"))
+	}
+	if r.IssuedTokenType, err = o.text("issued_token_type"); err != nil {
+		return nil, unusable(err)
 	}
 	scope, err := o.text("scope")
 	if err != nil {

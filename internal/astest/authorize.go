@@ -23,7 +23,7 @@ func (s *Server) authorize(rec *Request) *response {
 		return oauthError(http.StatusBadRequest, "invalid_request", "client or redirect URI unknown")
 	}
 	for name, values := range q {
-		if len(values) > 1 {
+		if len(values) > 1 && name != "resource" {
 			return oauthError(http.StatusBadRequest, "invalid_request", "repeated parameter "+name)
 		}
 	}
@@ -43,6 +43,8 @@ func (s *Server) authorize(rec *Request) *response {
 		params.Set("error", "unsupported_response_type")
 	case q.Get("code_challenge_method") != "S256" || len(q.Get("code_challenge")) != 43:
 		params.Set("error", "invalid_request")
+	case !s.knowsTargets(q["resource"]):
+		params.Set("error", "invalid_target")
 	default:
 		scope := q.Get("scope")
 		if s.opts.Scope != "" {
@@ -52,7 +54,7 @@ func (s *Server) authorize(rec *Request) *response {
 		s.grants.codes[token] = &code{
 			grant: &grant{
 				subject: s.opts.User, scope: scope, nonce: q.Get("nonce"),
-				sid: random(), authTime: time.Now(),
+				sid: random(), authTime: time.Now(), resource: q["resource"],
 			},
 			redirectURI: redirectURI,
 			challenge:   q.Get("code_challenge"),

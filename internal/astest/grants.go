@@ -33,6 +33,7 @@ type grant struct {
 	nonce    string
 	sid      string
 	authTime time.Time
+	resource []string // of the authorization request; none: any may be asked for
 	revoked  bool
 }
 
@@ -54,9 +55,11 @@ type refreshToken struct {
 }
 
 type accessToken struct {
-	grant   *grant
-	expiry  time.Time
-	revoked bool
+	grant    *grant
+	audience []string
+	scope    string
+	expiry   time.Time
+	revoked  bool
 }
 
 // Tokens are the tokens of a grant as Issue gives them.
@@ -71,7 +74,7 @@ func (s *Server) Issue(subject, scope, nonce string) Tokens {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := &grant{subject: subject, scope: scope, nonce: nonce, sid: random(), authTime: time.Now()}
-	body := s.tokens(g, "authorization_code", s.newRefreshToken(g))
+	body := s.tokens(g, target{scope: scope}, "authorization_code", s.newRefreshToken(g))
 	str := func(name string) string { v, _ := body[name].(string); return v }
 	return Tokens{
 		AccessToken: str("access_token"), RefreshToken: str("refresh_token"), IDToken: str("id_token"),
@@ -139,18 +142,18 @@ func (s *Server) newRefreshToken(g *grant) string {
 
 // tokens makes a token response: a new access token, the refresh token given,
 // and an ID token where there should be one.
-func (s *Server) tokens(g *grant, grantType, refresh string) map[string]any {
-	access := s.newAccessToken(g)
+func (s *Server) tokens(g *grant, t target, grantType, refresh string) map[string]any {
+	access := s.newAccessToken(g, t)
 	body := map[string]any{
 		"access_token": access,
 		"token_type":   "Bearer",
 		"expires_in":   int(s.opts.AccessTokenLifetime / time.Second),
-		"scope":        g.scope,
+		"scope":        t.scope,
 	}
 	if refresh != "" {
 		body["refresh_token"] = refresh
 	}
-	openid := strings.Contains(" "+g.scope+" ", " openid ")
+	openid := strings.Contains(" "+t.scope+" ", " openid ")
 	if openid && (grantType == "authorization_code" || !s.opts.NoRefreshedIDToken) {
 		body["id_token"] = s.idToken(g, grantType, access)
 	}
@@ -160,23 +163,30 @@ func (s *Server) tokens(g *grant, grantType, refresh string) map[string]any {
 	return body
 }
 
-func (s *Server) newAccessToken(g *grant) string {
+func (s *Server) newAccessToken(g *grant, t target) string {
 	now := time.Now()
+	audience := t.audience
+	if len(audience) == 0 {
+		audience = []string{s.opts.Audience}
+	}
 	expiry := now.Add(s.opts.AccessTokenLifetime)
 	token := "at-" + random()
 	if s.opts.AccessTokenType != "opaque" {
 		key := s.keys[0]
 		header := key.Header(s.opts.AccessTokenType)
 		claims := map[string]any{
-			"iss": s.issuer(), "sub": g.subject, "aud": s.opts.Audience, "client_id": s.opts.ClientID,
-			"scope": g.scope, "iat": now.Unix(), "exp": expiry.Unix(), "jti": random(), "sid": g.sid,
+			"iss": s.issuer(), "sub": g.subject, "aud": audience, "client_id": s.opts.ClientID,
+			"scope": t.scope, "iat": now.Unix(), "exp": expiry.Unix(), "jti": random(), "sid": g.sid,
+		}
+		if len(audience) == 1 {
+			claims["aud"] = audience[0]
 		}
 		if s.opts.AccessTokenClaims != nil {
 			s.opts.AccessTokenClaims(header, claims)
 		}
 		token = key.Sign(header, claims)
 	}
-	s.grants.access[token] = &accessToken{grant: g, expiry: expiry}
+	s.grants.access[token] = &accessToken{grant: g, audience: audience, scope: t.scope, expiry: expiry}
 	return token
 }
 

@@ -28,8 +28,8 @@ type Request struct {
 	Body     string     // as received
 
 	GrantType string
-	// Token is what was presented: the refresh token or code at the token
-	// endpoint, the token to revoke at the revocation endpoint.
+	// Token is what was presented: the refresh token, code or subject token at the
+	// token endpoint, the token to revoke at the revocation endpoint.
 	Token string
 	// ClientAuth is how the client authenticated: client_secret_basic,
 	// client_secret_post, none, or "both" when it did so twice.
@@ -59,6 +59,8 @@ func (s *Server) record(endpoint string, r *http.Request, read bool) *Request {
 	switch {
 	case endpoint == Token && rec.GrantType == "refresh_token":
 		rec.Token = rec.Form.Get("refresh_token")
+	case endpoint == Token && rec.GrantType == grantTokenExchange:
+		rec.Token = rec.Form.Get("subject_token")
 	case endpoint == Token:
 		rec.Token = rec.Form.Get("code")
 	case endpoint == Revoke:

@@ -77,8 +77,13 @@ type Options struct {
 	// AccessTokenType is the typ of JWT access tokens: "at+jwt", "JWT", "-" for no
 	// typ at all, or "opaque" for tokens that are no JWTs. [at+jwt]
 	AccessTokenType string
-	// Audience of access tokens. [https://api.test]
+	// Audience of access tokens that name no resource. [https://api.test]
 	Audience string
+	// Resources are the resource indicators and audiences that are known; asking
+	// for any other is answered invalid_target. [all]
+	Resources []string
+	// NoTokenExchange: token exchange (RFC 8693) is not for this client.
+	NoTokenExchange bool
 	// Algorithm of the first signing key: "ES256", "RS256", "EdDSA", ... [ES256]
 	Algorithm string
 

@@ -6,6 +6,7 @@ package astest
 import (
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +20,7 @@ type ResourceServer struct {
 	as *Server
 
 	mu       sync.Mutex
+	audience string
 	refuse   int
 	requests []ResourceRequest
 }
@@ -47,6 +49,15 @@ type ResourceAnswer struct {
 // ResourceServer returns a new resource server.
 func (s *Server) ResourceServer() *ResourceServer { return &ResourceServer{as: s} }
 
+// ForAudience makes the resource server refuse access tokens of another audience,
+// as RFC 9068 section 4 has it.
+func (rs *ResourceServer) ForAudience(audience string) *ResourceServer {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.audience = audience
+	return rs
+}
+
 // Refuse makes the resource server answer the next n requests 401 invalid_token
 // whatever they carry; -1: all of them, 0: none any more.
 func (rs *ResourceServer) Refuse(n int) {
@@ -73,7 +84,11 @@ func (rs *ResourceServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rec.Token = token
 	}
 	subject, valid := rs.as.introspect(rec.Token)
+	audience := rs.as.Audience(rec.Token)
 	rs.mu.Lock()
+	if rs.audience != "" && !slices.Contains(audience, rs.audience) {
+		valid = false
+	}
 	if rs.refuse != 0 && rec.Token != "" {
 		valid = false
 		if rs.refuse > 0 {

@@ -6,7 +6,6 @@ package astest
 import (
 	"crypto/sha256"
 	"net/http"
-	"strings"
 	"time"
 )
 
@@ -16,7 +15,7 @@ func (s *Server) token(rec *Request) *response {
 		return oauthError(http.StatusMethodNotAllowed, "invalid_request", "POST only")
 	}
 	for name, values := range rec.Form {
-		if len(values) > 1 && name != "resource" {
+		if len(values) > 1 && name != "resource" && (name != "audience" || rec.GrantType != grantTokenExchange) {
 			return oauthError(http.StatusBadRequest, "invalid_request", "repeated parameter "+name)
 		}
 	}
@@ -28,6 +27,8 @@ func (s *Server) token(rec *Request) *response {
 		return s.exchange(rec)
 	case "refresh_token":
 		return s.refreshGrant(rec)
+	case grantTokenExchange:
+		return s.exchangeToken(rec)
 	default:
 		return oauthError(http.StatusBadRequest, "unsupported_grant_type", "")
 	}
@@ -77,7 +78,11 @@ func (s *Server) exchange(rec *Request) *response {
 	case b64(sum[:]) != c.challenge:
 		return oauthError(http.StatusBadRequest, "invalid_grant", "code verifier does not match")
 	}
-	return jsonResponse(http.StatusOK, s.tokens(c.grant, rec.GrantType, s.newRefreshToken(c.grant)))
+	t, res := s.target(c.grant, c.grant.scope, rec.Form)
+	if res != nil {
+		return res
+	}
+	return jsonResponse(http.StatusOK, s.tokens(c.grant, t, rec.GrantType, s.newRefreshToken(c.grant)))
 }
 
 // refreshGrant answers a refresh token, according to the rotation policy.
@@ -89,12 +94,9 @@ func (s *Server) refreshGrant(rec *Request) *response {
 	if !t.live() {
 		return oauthError(http.StatusBadRequest, "invalid_grant", "refresh token revoked or expired")
 	}
-	if asked := rec.Form.Get("scope"); asked != "" {
-		for token := range strings.FieldsSeq(asked) {
-			if !strings.Contains(" "+t.grant.scope+" ", " "+token+" ") {
-				return oauthError(http.StatusBadRequest, "invalid_scope", "more than was granted")
-			}
-		}
+	what, res := s.target(t.grant, t.grant.scope, rec.Form)
+	if res != nil {
+		return res
 	}
 	inGrace := t.used && s.opts.Rotation == RotateGrace && time.Since(t.usedAt) <= s.opts.Grace
 	if t.used && !inGrace {
@@ -118,7 +120,7 @@ func (s *Server) refreshGrant(rec *Request) *response {
 		refresh = s.newRefreshToken(t.grant)
 		t.used, t.usedAt, t.successor = true, time.Now(), refresh
 	}
-	return jsonResponse(http.StatusOK, s.tokens(t.grant, rec.GrantType, refresh))
+	return jsonResponse(http.StatusOK, s.tokens(t.grant, what, rec.GrantType, refresh))
 }
 
 // revoke is the revocation endpoint (RFC 7009). A revoked refresh token takes
