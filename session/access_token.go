@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/caddy-bff/caddy-bff/oauth"
@@ -19,6 +20,9 @@ const (
 	// unusableRetry is how long a session waits after a refresh that brought a
 	// token which does not pass validation.
 	unusableRetry = 10 * time.Second
+	// maxRounds is how often a request waits when it turned out that what it had
+	// waited for was done for another upstream.
+	maxRounds = 3
 )
 
 // Token gives the current access token, checked. If it has run out, or is no
@@ -28,59 +32,68 @@ const (
 // Errors: [*EndedError] and [ErrNoSession] when the session is over;
 // [*UnavailableError], [ErrTokenUnavailable] and [ErrStoreUnavailable] when it
 // lives but there is no token; the context's.
-func (s *Session) Token(ctx context.Context) (string, error) {
-	for refreshed := false; ; refreshed = true {
+func (s *Session) Token(ctx context.Context) (string, error) { return s.token(ctx, s.m.byDefault) }
+
+func (s *Session) token(ctx context.Context, to aim) (string, error) {
+	for round, before := 0, uint64(0); ; round++ {
 		o, err := s.current(ctx)
 		if err != nil {
 			return "", err
 		}
-		valid, err := s.m.judge(ctx, o.tokens, time.Now())
+		t := o.tokens.of(to)
+		valid, err := s.m.judge(ctx, t, to, time.Now())
 		if err != nil {
 			return "", err
 		}
 		if valid {
-			if s.m.due(o, time.Now()) {
-				s.refreshInBackground(o.rec.Gen)
+			if s.m.due(o, t, to, time.Now()) {
+				s.renewInBackground(to, t.gen)
 			}
-			return o.tokens.access.Reveal(), nil
+			return t.access.Reveal(), nil
 		}
-		if o.tokens.refresh == "" {
-			s.endLater(ReasonAccessToken)
-			return "", &EndedError{Reason: ReasonAccessToken}
+		if o.tokens.refresh == "" && !to.exchanged() {
+			return "", s.unrenewable(to)
 		}
-		if refreshed {
-			s.entry().postpone(unusableRetry, ErrTokenUnavailable)
+		gen := o.tokens.placed(to).generation()
+		if round > 0 && (gen != before || round == maxRounds) {
+			s.entry().postpone(to, unusableRetry, ErrTokenUnavailable)
 			return "", ErrTokenUnavailable
 		}
-		if err := s.await(ctx, o.rec.Gen, triggerExpiry); err != nil {
+		if err := s.await(ctx, to, gen, triggerExpiry); err != nil {
 			return "", err
 		}
+		before = gen
 	}
 }
 
-// expiry is when the access token expires: what the authorization server said
-// when it issued it, or what the token itself says, whichever is sooner. Zero
-// when nobody said.
-func (t *tokens) expiry() time.Time {
-	end := t.accessExpiry
-	if v := t.verdict.Load(); v != nil && !v.Expiry.IsZero() && (end.IsZero() || v.Expiry.Before(end)) {
-		end = v.Expiry
+// unrenewable says what follows when there is no refresh token to get an access
+// token with: the session is over with its default one.
+func (s *Session) unrenewable(to aim) error {
+	if !to.byDefault() {
+		return fmt.Errorf("%w: there is no refresh token to get one with for %s", ErrTokenUnavailable, to.purpose)
 	}
-	return end
+	s.endLater(ReasonAccessToken)
+	return &EndedError{Reason: ReasonAccessToken}
 }
 
-// judge says whether the access token may be relayed now. The signature was
+// judge says whether an access token may be relayed now. The signature was
 // checked once; the time window and the generation of the key set are compared
 // every time. An error means that it cannot be known.
-func (m *Manager) judge(ctx context.Context, t *tokens, now time.Time) (bool, error) {
+func (m *Manager) judge(ctx context.Context, t *accessToken, to aim, now time.Time) (bool, error) {
+	if t == nil {
+		return false, nil
+	}
 	if !t.accessExpiry.IsZero() && !now.Before(t.accessExpiry) {
 		return false, nil
 	}
 	if m.cfg.Validate != oauth.ValidateExpiry {
 		if v := t.verdict.Load(); v == nil || !m.cfg.Client.VerdictCurrent(v, now) {
-			v, err := m.cfg.Client.CheckAccessToken(ctx, t.access, m.cfg.Validate)
+			v, err := m.cfg.Client.CheckAccessToken(ctx, t.access, m.cfg.Validate, to.audience()...)
 			switch {
 			case errors.Is(err, oauth.ErrAccessToken):
+				if !errors.Is(err, oauth.ErrAccessTokenExpired) && m.unusable.allow() {
+					m.cfg.Logger.Warn("an access token does not pass validation", "for", to.purpose.String(), "error", err)
+				}
 				return false, nil
 			case ctx.Err() != nil:
 				return false, context.Cause(ctx)
@@ -97,27 +110,32 @@ func (m *Manager) judge(ctx context.Context, t *tokens, now time.Time) (bool, er
 	return end.IsZero() || now.Before(end), nil
 }
 
-// due reports that the access token should be refreshed early.
-func (m *Manager) due(o *opened, now time.Time) bool {
-	end := o.tokens.expiry()
-	if end.IsZero() || o.tokens.refresh == "" {
+// due reports that an access token should be renewed early: before it expires,
+// or when the one that it was exchanged for has been replaced.
+func (m *Manager) due(o *opened, t *accessToken, to aim, now time.Time) bool {
+	if to.exchanged() {
+		if t.source != o.tokens.digest() {
+			return true
+		}
+	} else if o.tokens.refresh == "" {
 		return false
 	}
-	return !now.Before(end.Add(-m.refreshBefore(o, end)))
+	end := t.expiry()
+	return !end.IsZero() && !now.Before(end.Add(-m.refreshBefore(o.rec.Key, t, end)))
 }
 
 // refreshBefore is how long before its end the access token is refreshed:
 // early enough that the token endpoint, as slow as it has lately been, answers
-// in time; and spread over the sessions, so that those that began together do
-// not all come back in the same moment.
-func (m *Manager) refreshBefore(o *opened, end time.Time) time.Duration {
-	life := end.Sub(o.tokens.issued)
+// in time; and spread over the sessions, and over the tokens of one, so that
+// those that began together do not all come back in the same moment.
+func (m *Manager) refreshBefore(key Key, t *accessToken, end time.Time) time.Duration {
+	life := end.Sub(t.issued)
 	before := m.cfg.RefreshBefore
 	if before == 0 {
 		before = min(maxRefreshBefore, life/refreshShare)
 		before = max(before, 2*m.cfg.Client.TokenLatency())
 	}
-	before = before*4/5 + time.Duration(0.4*spread(o.rec.Key, o.rec.Gen)*float64(before))
+	before = before*4/5 + time.Duration(0.4*spread(key, t.gen+binary.BigEndian.Uint64(t.purpose[:]))*float64(before))
 	return min(before, life*7/10)
 }
 

@@ -39,7 +39,7 @@ func (m *Manager) lease() time.Duration {
 }
 
 // intend writes the attempt into the record, which is the permission to call
-// the authorization server. It gives nil when the tokens have been replaced
+// the authorization server. It gives nil when the token has been replaced
 // already.
 func (f *flight) intend(ctx context.Context) (*opened, error) {
 	var watched standing
@@ -83,14 +83,14 @@ func (f *flight) intend(ctx context.Context) (*opened, error) {
 }
 
 // othersDone waits until no live attempt of another owner is in the record, and
-// gives the record as it is then; nil when its tokens have been replaced.
+// gives the record as it is then; nil when the token has been replaced.
 func (f *flight) othersDone(ctx context.Context, watched *standing) (*opened, *openedStore, error) {
 	for {
 		changed, stop := f.m.cfg.Backend.watch(f.s.key) // before the look, to miss nothing
 		o, store, err := f.m.load(ctx, f.s)
 		switch {
 		case err != nil:
-		case o.rec.Gen > f.gen:
+		case f.replaced(o.tokens):
 			o = nil
 		case o.rec.Attempt != nil && !f.dead(o.rec.Attempt, store, watched):
 			err = wait(ctx, changed, store.glance())
@@ -123,7 +123,7 @@ func (f *flight) attempt(o *opened) (*Attempt, error) {
 	case old == nil:
 		return a, nil
 	case old.Unanswered && f.m.cfg.Rotation != RotationNone && !f.nothingToLose(o):
-		return nil, f.e.hold(o.tokens.expiry(), errUnanswered)
+		return nil, f.e.hold(o.tokens.placed(f.to).expiry(), errUnanswered)
 	}
 	// What this process wrote, and never came to present, is no takeover.
 	a.Takeover = old.Takeover || old.Unanswered || old.Owner != a.Owner || old.ID == f.e.presented

@@ -31,12 +31,13 @@ func (f *flight) land(o *opened, began time.Time, answer *oauth.TokenResponse) e
 	ctx, cancel := context.WithDeadline(context.Background(), f.m.lifetimeEnd(o.facts))
 	defer cancel()
 	f.m.served.Store(time.Now().UnixNano())
-	fresh, err := f.m.successor(ctx, o, began, answer)
+	fresh, err := f.successor(ctx, o, began, answer)
 	if err != nil {
 		return f.unusable(ctx, answer, fmt.Errorf("the answer is not for this session: %w", err))
 	}
 	defer f.e.held.Store(nil)
 	var res *result
+	kept := true // the access token that was asked for
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, maxCommitPause) {
 		if res == nil {
 			res, err = f.seal(ctx, o, fresh)
@@ -47,20 +48,34 @@ func (f *flight) land(o *opened, began time.Time, answer *oauth.TokenResponse) e
 		switch {
 		case err == nil:
 			f.e.recovered()
-			f.m.cfg.Logger.Debug("refreshed", "session", f.s.key.short(), "trigger", f.trigger, "generation", o.rec.Gen+1, "duration", time.Since(began))
+			f.e.recoveredFor(f.to)
+			f.m.cfg.Logger.Debug("refreshed", "session", f.s.key.short(), "trigger", f.trigger, "for", f.to.purpose.String(), "generation", o.rec.Gen+1, "duration", time.Since(began))
+			if !kept {
+				return f.e.postpone(f.to, unusableRetry, fmt.Errorf("%w: a token for %s makes the session record too large", ErrTokenUnavailable, f.to.purpose))
+			}
 			return nil
 		case over(err):
 			// Logged out meanwhile. Logout is final, so these must go too.
 			f.m.revokeLater(fresh.refresh, fresh.access)
 			return err
-		case errors.Is(err, ErrTooLarge) && fresh.id != o.tokens.id:
-			// Claims can be done without, the refresh token can not.
-			f.m.cfg.Logger.Warn("refreshed claims make the session record too large; the old ones stay", "session", f.s.key.short())
-			fresh.id, fresh.claims = o.tokens.id, o.tokens.claims
-			res, err = nil, nil
-			continue
 		case errors.Is(err, ErrTooLarge):
-			return f.unusable(ctx, answer, err)
+			// Much can be done without, the refresh token can not.
+			less, what := fresh.only(f.to), "the access tokens for other upstreams"
+			if less == nil && fresh.id != o.tokens.id {
+				less, what = new(tokens), "refreshed claims"
+				*less = *fresh
+				less.id, less.claims = o.tokens.id, o.tokens.claims
+			}
+			if less == nil {
+				less, what = fresh.without(f.to), "the access token for this upstream"
+				kept = less == nil
+			}
+			if less == nil {
+				return f.unusable(ctx, answer, err)
+			}
+			f.m.cfg.Logger.Warn("a session record is too large, and does without something", "session", f.s.key.short(), "without", what)
+			fresh, res, err = less, nil, nil
+			continue
 		case !errors.Is(err, ErrStoreUnavailable):
 			return unavailable(err)
 		}

@@ -154,16 +154,15 @@ type entry struct {
 	flight *flight
 
 	// What failing refreshes left behind, under mu.
-	retryAt    time.Time // no refresh before
-	heldUntil  time.Time // no refresh before that nobody waits for
-	failure    error     // why
-	failures   int       // in a row
-	refused    int       // answers of oauth.ClassRefused in a row
-	refusedAt  time.Time // the first of them
-	streak     int       // forced refreshes in a row whose token was refused again
-	forcedGen  uint64    // the generation that the last forced refresh replaced
-	forcedNext time.Time // no forced refresh before
-	askedNext  time.Time // no refresh by the endpoint before
+	retryAt   time.Time // no refresh before
+	heldUntil time.Time // no refresh before that nobody waits for
+	failure   error     // why
+	failures  int       // in a row
+	refused   int       // answers of oauth.ClassRefused in a row
+	refusedAt time.Time // the first of them
+	askedNext time.Time // no refresh by the endpoint before
+
+	pursuits map[purposeID]*pursuit // what goes for one purpose alone, under mu
 }
 
 // saw notes activity at a moment; an earlier one than is known changes nothing.
@@ -176,18 +175,12 @@ func (e *entry) saw(at time.Time) {
 	}
 }
 
-// endStreak is called with mu held.
-func (e *entry) endStreak() {
-	e.streak, e.forcedGen = 0, 0
-	e.forced.Store(false)
-}
-
 // leave makes the entry one that no refresh begins from any more, unless
 // something is going on with it: there must not be two at work for one session.
 func (e *entry) leave() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.flight != nil || e.touching.Load() || e.ending.Load() || e.spooled.Load() != nil {
+	if e.flight != nil || e.exchanging() || e.touching.Load() || e.ending.Load() || e.spooled.Load() != nil {
 		return false
 	}
 	e.gone = true

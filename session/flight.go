@@ -23,7 +23,8 @@ type flight struct {
 	m       *Manager
 	s       *Session
 	e       *entry
-	gen     uint64 // the generation to be replaced
+	to      aim
+	gen     uint64 // of the token to be replaced
 	trigger string
 
 	pass *pass // the permission to call; nil: not yet, or given back
@@ -78,6 +79,9 @@ func (f *flight) refresh(ctx context.Context) error {
 // token has run out and nothing is left to lose.
 func (f *flight) call(ctx context.Context, o *opened) (*oauth.TokenResponse, error) {
 	request := oauth.RefreshRequest{RefreshToken: o.tokens.refresh}
+	if !f.to.byDefault() {
+		request.Scope, request.Resource = f.to.purpose.Scope, f.to.purpose.Resource
+	}
 	began := time.Now()
 	answer, err := f.m.cfg.Client.Refresh(ctx, request)
 	if err == nil || oauth.ClassOf(err) != oauth.ClassAmbiguous || o.rec.Attempt.Takeover {
@@ -99,6 +103,13 @@ func (f *flight) call(ctx context.Context, o *opened) (*oauth.TokenResponse, err
 // before there is nothing left to lose.
 var errUnanswered = errors.New("a refresh got no answer")
 
+// replaced reports that there is a newer token for the aim than the one that the
+// flight is to replace.
+func (f *flight) replaced(t *tokens) bool {
+	current := t.of(f.to)
+	return current != nil && current.gen > f.gen
+}
+
 // nothingToLose reports that the access token serves no more: it has run out, or
 // the resource server refused it. Until then presenting a refresh token that may
 // be spent could cost what is left of it (RFC 9700 section 4.14.2).
@@ -106,19 +117,22 @@ func (f *flight) nothingToLose(o *opened) bool {
 	if f.trigger == triggerChallenge || f.trigger == triggerExpiry {
 		return true
 	}
-	end := o.tokens.expiry()
+	end := o.tokens.placed(f.to).expiry()
 	return !end.IsZero() && !time.Now().Before(end)
 }
 
 // noTokens decides what an error of the call means for the session.
 func (f *flight) noTokens(ctx context.Context, o *opened, err error) error {
 	class := oauth.ClassOf(err)
-	log := f.m.cfg.Logger.With("session", f.s.key.short(), "trigger", f.trigger, "class", class.String(), "error", err)
+	log := f.m.cfg.Logger.With("session", f.s.key.short(), "trigger", f.trigger, "for", f.to.purpose.String(), "class", class.String(), "error", err)
 	told := error(nil)
-	if class != oauth.ClassSessionOver {
+	switch {
+	case ofPurpose(f.to, err):
+		told, class = f.e.failedFor(f.to, err), oauth.ClassConfiguration
+	case class != oauth.ClassSessionOver:
 		told = f.e.failed(err)
 	}
-	end := o.tokens.expiry()
+	end := o.tokens.placed(f.to).expiry()
 	expired := end.IsZero() || !time.Now().Before(end)
 	if class == oauth.ClassSessionOver || class == oauth.ClassRefused && expired && f.e.hopeless(f.m.lastServed()) {
 		// Somebody may have replaced the tokens meanwhile; that counts.
@@ -132,7 +146,7 @@ func (f *flight) noTokens(ctx context.Context, o *opened, err error) error {
 		return &EndedError{Reason: ReasonRefreshToken}
 	}
 	if class == oauth.ClassConfiguration {
-		log.Error("the authorization server refuses this client; no session ends for it")
+		log.Error("the authorization server refuses this client, or has no token for this; no session ends for it")
 	} else {
 		log.Warn("refresh failed")
 	}

@@ -320,8 +320,11 @@ func (m *Manager) create(ctx context.Context, site *Site, req *http.Request, l *
 	now, made := time.Now(), newTicket()
 	sum := stateDigest(l.state)
 	t := &tokens{
-		access: answer.AccessToken, refresh: answer.RefreshToken, id: answer.IDToken,
-		accessExpiry: answer.Expiry, issued: began, scope: answer.Scope,
+		accessToken: &accessToken{
+			access: answer.AccessToken, purpose: m.byDefault.id,
+			accessExpiry: answer.Expiry, issued: began, scope: answer.Scope, gen: 1,
+		},
+		refresh: answer.RefreshToken, id: answer.IDToken,
 		nonce: l.nonce, claims: id.Claims, loginState: sum[:], returnTo: l.returnTo,
 	}
 	f := &facts{
@@ -330,7 +333,7 @@ func (m *Manager) create(ctx context.Context, site *Site, req *http.Request, l *
 	}
 	if answer.RefreshToken == "" {
 		// Nothing can prolong the access token; the session ends with it.
-		if _, err := m.judge(ctx, t, now); err != nil {
+		if _, err := m.judge(ctx, t.accessToken, m.byDefault, now); err != nil {
 			return nil, nil, err
 		}
 		f.accessEnd = t.expiry()

@@ -90,6 +90,9 @@ type Manager struct {
 	sites     sync.Map // origin → *Site
 	siteCount atomic.Int64
 	unopened  throttle
+	byDefault aim
+	unusable  throttle
+	killing   killing
 	opaque    atomic.Bool // it was logged that access tokens are judged by expiry
 	gate      *gate
 	served    atomic.Int64 // unix nanoseconds of the last good answer of the token endpoint
@@ -144,7 +147,7 @@ func NewManager(cfg Config) (*Manager, error) {
 	default:
 		return nil, fmt.Errorf("session: unknown ID token hint %q", cfg.IDTokenHint)
 	}
-	return &Manager{cfg: cfg, gate: newGate()}, nil
+	return &Manager{cfg: cfg, gate: newGate(), byDefault: defaultAim(cfg.Client)}, nil
 }
 
 // Open resolves the session that the request's Cookie header names. It fails

@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/caddy-bff/caddy-bff/oauth"
 )
 
 const (
@@ -49,58 +47,53 @@ const (
 // When two generations in a row were refused, it pauses and fails with
 // [ErrTokenUnavailable].
 func (s *Session) Refresh(ctx context.Context, refused string) (string, error) {
+	return s.refresh(ctx, s.m.byDefault, refused)
+}
+
+func (s *Session) refresh(ctx context.Context, to aim, refused string) (string, error) {
 	o, err := s.current(ctx)
 	if err != nil {
 		return "", err
 	}
-	if o.tokens.access.Reveal() != refused {
-		return s.Token(ctx)
+	t := o.tokens.of(to)
+	if t == nil || t.access.Reveal() != refused {
+		return s.token(ctx, to)
 	}
-	if o.tokens.refresh == "" || !s.entry().mayForce(o.rec.Gen, time.Now()) {
+	if o.tokens.refresh == "" && !to.exchanged() {
 		return "", ErrTokenUnavailable
 	}
-	if err := s.await(ctx, o.rec.Gen, triggerChallenge); err != nil {
+	may, counted := s.entry().mayForce(to, t, time.Now())
+	if counted {
+		s.m.refused(o, to, t, time.Now())
+	}
+	if !may {
+		return "", ErrTokenUnavailable
+	}
+	if err := s.await(ctx, to, t.gen, triggerChallenge); err != nil {
 		return "", err
 	}
-	return s.Token(ctx)
+	return s.token(ctx, to)
 }
 
 // Accepted says that a resource server did not refuse a token. If it is one that
 // followed a refused one, the streak is over. It costs next to nothing else.
-func (s *Session) Accepted(token string) {
+func (s *Session) Accepted(token string) { s.accepted(s.m.byDefault, token) }
+
+func (s *Session) accepted(to aim, token string) {
 	e := s.entry()
 	if !e.forced.Load() {
 		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if o := e.opened.Load(); o != nil && o.rec.Gen > e.forcedGen && o.tokens.access.Reveal() == token {
-		e.endStreak()
+	o := e.opened.Load()
+	if o == nil {
+		return
 	}
-}
-
-// mayForce counts forced refreshes by generation, not by caller.
-func (e *entry) mayForce(gen uint64, now time.Time) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.flight != nil || gen == e.forcedGen {
-		return true // joins what is under way, or what was allowed already
+	p, t := e.pursuit(to), o.tokens.of(to)
+	if t != nil && t.gen > p.forcedGen && t.access.Reveal() == token {
+		e.endStreak(p)
 	}
-	if now.Before(e.forcedNext) {
-		return false
-	}
-	streak := 1
-	if e.forcedGen != 0 && gen == e.forcedGen+1 {
-		streak = e.streak + 1
-	}
-	if streak > maxStreak {
-		e.endStreak()
-		e.forcedNext = now.Add(forceInterval)
-		return false
-	}
-	e.streak, e.forcedGen = streak, gen
-	e.forced.Store(true)
-	return true
 }
 
 // Refreshed is what a refresh on request brought.
@@ -129,7 +122,7 @@ func (s *Session) ForceRefresh(ctx context.Context) (*Refreshed, error) {
 	if wait > 0 {
 		return nil, &RateLimitedError{RetryAfter: max(wait, time.Second)}
 	}
-	if err := s.await(ctx, before.rec.Gen, triggerRequest); err != nil {
+	if err := s.await(ctx, s.m.byDefault, before.tokens.generation(), triggerRequest); err != nil {
 		return nil, err
 	}
 	after, err := s.current(ctx)
@@ -142,55 +135,100 @@ func (s *Session) ForceRefresh(ctx context.Context) (*Refreshed, error) {
 	}, nil
 }
 
-// refreshInBackground starts a refresh unless one is under way or pausing.
-func (s *Session) refreshInBackground(gen uint64) { s.start(gen, triggerEarly) } //nolint:errcheck // nobody waits
+// renewInBackground starts to get a new token unless that is under way or pausing.
+func (s *Session) renewInBackground(to aim, gen uint64) {
+	if to.exchanged() {
+		s.startExchange(to, gen, triggerEarly) //nolint:errcheck // nobody waits
+		return
+	}
+	s.start(to, gen, triggerEarly) //nolint:errcheck // nobody waits
+}
 
-// await waits until the tokens of generation gen have been replaced.
-func (s *Session) await(ctx context.Context, gen uint64, trigger string) error {
-	f, err := s.start(gen, trigger)
-	if err != nil {
-		return err
-	}
-	ready := f.ready
-	if gen > f.gen {
-		ready = nil // what is ready there is what is not good enough here
-	}
+// await waits until the token of generation gen for an aim has been replaced. A
+// refresh for another aim that is under way is waited for first, as there is one
+// refresh token: then this one has its own, with the new one.
+func (s *Session) await(ctx context.Context, to aim, gen uint64, trigger string) error {
 	timer := time.NewTimer(refreshWait)
 	defer timer.Stop()
-	select {
-	case <-f.done:
-		return f.err
-	case <-ready:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-timer.C:
-		if s.entry().held.Load() != nil {
-			return fmt.Errorf("%w: refreshed tokens wait to be stored", ErrStoreUnavailable)
+	for {
+		w, err := s.renewal(to, gen, trigger)
+		if err != nil {
+			return err
 		}
-		return &UnavailableError{RetryAfter: time.Second, Err: errors.New("the refresh takes too long")}
+		select {
+		case <-w.done:
+			err := w.err()
+			if !w.others || over(err) {
+				return err
+			}
+		case <-w.ready:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-timer.C:
+			if s.entry().held.Load() != nil {
+				return fmt.Errorf("%w: refreshed tokens wait to be stored", ErrStoreUnavailable)
+			}
+			return &UnavailableError{RetryAfter: time.Second, Err: errors.New("the refresh takes too long")}
+		}
 	}
 }
 
-// start gives the session's flight: the one under way, or a new one. There is
-// one refresh token, so there is one flight.
-func (s *Session) start(gen uint64, trigger string) (*flight, error) {
-	e, now := s.entry(), time.Now()
+// waiting is what there is to wait for.
+type waiting struct {
+	done, ready <-chan struct{}
+	err         func() error // once done
+	others      bool         // it is a refresh for another aim
+}
+
+// renewal starts to get a token, or finds that under way.
+func (s *Session) renewal(to aim, gen uint64, trigger string) (waiting, error) {
+	if to.exchanged() {
+		x, err := s.startExchange(to, gen, trigger)
+		if err != nil {
+			return waiting{}, err
+		}
+		return waiting{done: x.done, err: func() error { return x.err }}, nil
+	}
+	f, err := s.start(to, gen, trigger)
+	if err != nil {
+		return waiting{}, err
+	}
+	w := waiting{done: f.done, ready: f.ready, err: func() error { return f.err }, others: f.to.id != to.id}
+	if w.others || gen > f.gen {
+		w.ready = nil // what is ready there is what is not good enough here
+	}
+	return w, nil
+}
+
+// lock gives the entry of the session, locked: the one that counts now.
+func (s *Session) lock() *entry {
+	e := s.entry()
 	e.mu.Lock()
 	for e.gone {
 		e.mu.Unlock()
 		e = s.newEntry()
 		e.mu.Lock()
 	}
+	return e
+}
+
+// start gives the session's flight: the one under way, or a new one. There is
+// one refresh token, so there is one flight.
+func (s *Session) start(to aim, gen uint64, trigger string) (*flight, error) {
+	e, now := s.lock(), time.Now()
 	defer e.mu.Unlock()
+	if p := e.pursuit(to); (e.flight == nil || e.flight.to.id != to.id) && now.Before(p.retryAt) {
+		return nil, pausing(p.failure, now, p.retryAt)
+	}
 	if e.flight != nil {
 		return e.flight, nil
 	}
 	if now.Before(e.retryAt) {
-		return nil, e.pausing(now, e.retryAt)
+		return nil, pausing(e.failure, now, e.retryAt)
 	}
 	if now.Before(e.heldUntil) && (trigger == triggerEarly || trigger == triggerRequest) {
-		return nil, e.pausing(now, e.heldUntil)
+		return nil, pausing(e.failure, now, e.heldUntil)
 	}
 	if err := s.m.gate.refusal(now); err != nil {
 		return nil, err
@@ -198,7 +236,7 @@ func (s *Session) start(gen uint64, trigger string) (*flight, error) {
 	if !s.m.cfg.Backend.takeoff() {
 		return nil, fmt.Errorf("%w: it is closed", ErrStoreUnavailable)
 	}
-	f := &flight{m: s.m, s: s.detached(e), e: e, gen: gen, trigger: trigger, ready: make(chan struct{}), done: make(chan struct{})}
+	f := &flight{m: s.m, s: s.detached(e), e: e, to: to, gen: gen, trigger: trigger, ready: make(chan struct{}), done: make(chan struct{})}
 	e.flight = f
 	go f.fly()
 	return f, nil
@@ -211,86 +249,4 @@ func (s *Session) detached(e *entry) *Session {
 	d.e.Store(e)
 	d.seen.Store(s.seen.Load())
 	return d
-}
-
-// pausing is what a caller is told while no refresh is tried.
-func (e *entry) pausing(now, until time.Time) error {
-	var u *UnavailableError
-	if errors.As(e.failure, &u) {
-		return &UnavailableError{RetryAfter: max(until.Sub(now), time.Second), Err: u.Err}
-	}
-	return e.failure
-}
-
-// postpone makes the session pause, unless it pauses longer already.
-func (e *entry) postpone(pause time.Duration, why error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if until := time.Now().Add(pause); until.After(e.retryAt) {
-		e.retryAt, e.failure = until, why
-	}
-}
-
-// hold leaves the session in peace until its access token has run out: a zero
-// end says that nobody knows when, and only a refusal will tell. Requests that
-// cannot go on with the token are not held up.
-func (e *entry) hold(end time.Time, why error) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	now := time.Now()
-	if end.IsZero() {
-		end = now.Add(maxHold)
-	}
-	e.heldUntil = end
-	var u *UnavailableError
-	if !errors.As(why, &u) {
-		why = &UnavailableError{RetryAfter: time.Second, Err: why}
-	}
-	e.failure = why
-	return e.pausing(now, end)
-}
-
-// recovered forgets the failures.
-func (e *entry) recovered() {
-	e.mu.Lock()
-	e.retryAt, e.heldUntil, e.failure, e.failures, e.refused = time.Time{}, time.Time{}, nil, 0, 0
-	e.mu.Unlock()
-}
-
-// failed notes an answer that was none and gives what callers are told.
-func (e *entry) failed(err error) error {
-	class := oauth.ClassOf(err)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	now := time.Now()
-	e.failures++
-	switch class {
-	case oauth.ClassConfiguration:
-		e.retryAt, e.failure = now.Add(configurationRetry), fmt.Errorf("%w: %w", ErrTokenUnavailable, err)
-	case oauth.ClassRefused:
-		if e.refused == 0 {
-			e.refusedAt = now
-		}
-		e.refused++
-		e.retryAt, e.failure = now.Add(refusedInterval), fmt.Errorf("%w: %w", ErrTokenUnavailable, err)
-	default:
-		pause := min(maxOutageRetry, outageRetry<<min(e.failures-1, 10))
-		pause = pause/2 + time.Duration(spread(e.key, uint64(e.failures))*float64(pause/2))
-		var answer *oauth.Error
-		if errors.As(err, &answer) && answer.RetryAfter > pause {
-			pause = answer.RetryAfter
-		}
-		e.retryAt, e.failure = now.Add(pause), &UnavailableError{RetryAfter: max(pause, time.Second), Err: err}
-	}
-	return e.failure
-}
-
-// hopeless reports that answers of oauth.ClassRefused mean the session, not the
-// server: twice, half a minute apart, while the server does serve others; or
-// three times, where there are no others to compare with. Some servers say
-// "invalid_request", or nothing at all, of a refresh token that is spent.
-func (e *entry) hopeless(othersServed time.Time) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.refused >= 3 || e.refused == 2 && !othersServed.Before(e.refusedAt)
 }

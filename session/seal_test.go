@@ -88,8 +88,14 @@ func TestSealedPurposes(t *testing.T) {
 func sampleTokens() (*tokens, *facts) {
 	at := time.UnixMilli(1_700_000_000_123)
 	return &tokens{
-			access: "canary-access", refresh: "canary-refresh", id: "canary-id", accessExpiry: at, issued: at,
-			scope: []string{"openid"}, nonce: "canary-nonce", claims: map[string]any{"sub": "alice", "n": json.Number("1")},
+			accessToken: &accessToken{
+				access: "canary-access", purpose: purposeID{1}, accessExpiry: at, issued: at, scope: []string{"openid"}, gen: 4, prev: 2,
+			},
+			narrow: []*accessToken{{
+				access: "canary-narrow", purpose: purposeID{2}, accessExpiry: at, issued: at, scope: []string{"orders"},
+				gen: 3, prev: 1, source: [32]byte{3},
+			}},
+			refresh: "canary-refresh", id: "canary-id", nonce: "canary-nonce", claims: map[string]any{"sub": "alice", "n": json.Number("1")},
 			loginState: []byte{1}, returnTo: "/x",
 		}, &facts{
 			issuer: "https://as.test", subject: "alice", sid: "sid-1", userAgent: "ua", created: at, authTime: at,
@@ -116,6 +122,9 @@ func TestSealedRecordKeepsItsSecrets(t *testing.T) {
 		gotTokens.id.Reveal() != "canary-id" || gotTokens.nonce.Reveal() != "canary-nonce" ||
 		!reflect.DeepEqual(gotTokens.claims, tok.claims) || !gotTokens.issued.Equal(tok.issued) || gotTokens.returnTo != "/x" {
 		t.Errorf("tokens: got %+v", gotTokens)
+	}
+	if !reflect.DeepEqual(gotTokens.accessToken, tok.accessToken) || !reflect.DeepEqual(gotTokens.narrow, tok.narrow) {
+		t.Errorf("access tokens: got %+v and %+v", gotTokens.accessToken, gotTokens.narrow)
 	}
 	// E106: nothing readable in the store.
 	b, err := rec.MarshalBinary()

@@ -14,19 +14,23 @@ import (
 // successor makes the tokens of the next generation out of the answer. An ID
 // token for somebody else, or for another login, is an error (OIDC Core section
 // 12.2); one that does not verify is left out.
-func (m *Manager) successor(ctx context.Context, o *opened, began time.Time, answer *oauth.TokenResponse) (*tokens, error) {
-	old := o.tokens
-	fresh := &tokens{
-		access: answer.AccessToken, refresh: answer.RefreshToken, id: old.id,
-		accessExpiry: answer.Expiry, issued: began, refreshEnd: answer.RefreshExpiry,
-		scope: old.scope, nonce: old.nonce, claims: old.claims,
-		loginState: old.loginState, returnTo: old.returnTo,
+func (f *flight) successor(ctx context.Context, o *opened, began time.Time, answer *oauth.TokenResponse) (*tokens, error) {
+	m, old := f.m, o.tokens
+	before := old.placed(f.to)
+	token := &accessToken{
+		access: answer.AccessToken, purpose: f.to.id, accessExpiry: answer.Expiry, issued: began,
+		scope: answer.Scope, gen: o.rec.Gen + 1, prev: before.generation(),
 	}
-	if fresh.refresh == "" {
-		fresh.refresh = old.refresh
+	if token.scope == nil && before != nil {
+		token.scope = before.scope
 	}
-	if answer.Scope != nil {
-		fresh.scope = answer.Scope
+	fresh := old.with(f.to, token, time.Now())
+	if f.trigger == triggerRequest {
+		fresh.narrow = nil // whoever asks for new rights wants them everywhere
+	}
+	fresh.refreshEnd = answer.RefreshExpiry
+	if answer.RefreshToken != "" {
+		fresh.refresh = answer.RefreshToken
 	}
 	if answer.IDToken == "" {
 		return fresh, nil

@@ -10,25 +10,24 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddy-bff/caddy-bff/oauth"
 )
 
-// tokens is the part of a record that opens only with the cookie.
+// tokens is the part of a record that opens only with the cookie. It is immutable
+// once others see it, but for the verdicts on its access tokens.
 type tokens struct {
-	access, refresh, id oauth.Secret
-	accessExpiry        time.Time // zero: unknown
-	issued              time.Time // when the access token was asked for
-	refreshEnd          time.Time // of the refresh token, as its answer told; goes into the facts
-	scope               []string
-	nonce               oauth.Secret // of the login's ID token (OIDC Core section 12.2)
-	claims              map[string]any
-	loginState          []byte // digest of the state of the login that made the session
-	returnTo            string // where that login went
+	*accessToken // the default one
 
-	verdict atomic.Pointer[oauth.Verdict] // on the access token; nil: not judged yet
+	refresh, id oauth.Secret
+	refreshEnd  time.Time    // of the refresh token, as its answer told; goes into the facts
+	nonce       oauth.Secret // of the login's ID token (OIDC Core section 12.2)
+	claims      map[string]any
+	loginState  []byte // digest of the state of the login that made the session
+	returnTo    string // where that login went
+
+	narrow []*accessToken // those for one upstream each
 }
 
 // facts is the part of a record that opens without the cookie: for logout by
@@ -64,6 +63,12 @@ type tokensWire struct {
 	Claims       json.RawMessage `json:"claims,omitempty"`
 	LoginState   []byte          `json:"state,omitempty"`
 	ReturnTo     string          `json:"to,omitempty"`
+
+	// What was not there from the beginning.
+	Gen    uint64            `json:"at_gen,omitempty"`
+	Prev   uint64            `json:"at_prev,omitempty"`
+	For    []byte            `json:"at_for,omitempty"`
+	Narrow []accessTokenWire `json:"narrow,omitempty"`
 }
 
 type factsWire struct {
@@ -100,12 +105,18 @@ func (s *Site) sealInto(rec *Record, r *ring, secret []byte, t *tokens, f *facts
 	if err != nil {
 		return fmt.Errorf("encoding claims: %w", err)
 	}
-	plain, err := json.Marshal(tokensWire{
-		Access: t.access.Reveal(), Refresh: t.refresh.Reveal(), ID: t.id.Reveal(),
-		AccessExpiry: milliseconds(t.accessExpiry), Issued: milliseconds(t.issued),
-		Scope: t.scope, Nonce: t.nonce.Reveal(), Claims: claims,
+	byDefault := t.accessToken.wire()
+	w := tokensWire{
+		Access: byDefault.Access, Refresh: t.refresh.Reveal(), ID: t.id.Reveal(),
+		AccessExpiry: byDefault.Expiry, Issued: byDefault.Issued,
+		Scope: byDefault.Scope, Nonce: t.nonce.Reveal(), Claims: claims,
 		LoginState: t.loginState, ReturnTo: t.returnTo,
-	})
+		Gen: byDefault.Gen, Prev: byDefault.Prev, For: byDefault.For,
+	}
+	for _, a := range t.narrow {
+		w.Narrow = append(w.Narrow, a.wire())
+	}
+	plain, err := json.Marshal(w)
 	if err != nil {
 		return fmt.Errorf("encoding tokens: %w", err)
 	}
@@ -139,10 +150,18 @@ func (s *Site) unseal(rec *Record, r *ring, secret []byte) (*tokens, *facts, err
 	if err := json.Unmarshal(plain, &w); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", errSealed, err)
 	}
+	byDefault := accessTokenWire{
+		For: w.For, Access: w.Access, Expiry: w.AccessExpiry, Issued: w.Issued, Scope: w.Scope, Gen: w.Gen, Prev: w.Prev,
+	}
+	if w.Gen == 0 { // written before there were others: each generation brought one
+		byDefault.Gen, byDefault.Prev = rec.Gen, rec.Gen-1
+	}
 	t := &tokens{
-		access: oauth.Secret(w.Access), refresh: oauth.Secret(w.Refresh), id: oauth.Secret(w.ID),
-		accessExpiry: fromMilliseconds(w.AccessExpiry), issued: fromMilliseconds(w.Issued),
-		scope: w.Scope, nonce: oauth.Secret(w.Nonce), loginState: w.LoginState, returnTo: w.ReturnTo,
+		accessToken: byDefault.token(), refresh: oauth.Secret(w.Refresh), id: oauth.Secret(w.ID),
+		nonce: oauth.Secret(w.Nonce), loginState: w.LoginState, returnTo: w.ReturnTo,
+	}
+	for _, a := range w.Narrow {
+		t.narrow = append(t.narrow, a.token())
 	}
 	if len(w.Claims) > 0 {
 		d := json.NewDecoder(bytes.NewReader(w.Claims))

@@ -1,0 +1,198 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/caddy-bff/caddy-bff/oauth"
+)
+
+// exchange is one token exchange (RFC 8693) of one session for one purpose. It
+// consumes no refresh token, so it needs no attempt in the record, and does not
+// wait for the flight. Like that it belongs to nobody.
+type exchange struct {
+	m       *Manager
+	s       *Session
+	e       *entry
+	to      aim
+	trigger string
+
+	done chan struct{} // closed at the end; then err is final
+	err  error
+}
+
+// startExchange gives the exchange under way for an aim, or begins one. gen is that
+// of the token that it is to replace.
+func (s *Session) startExchange(to aim, gen uint64, trigger string) (*exchange, error) {
+	e, now := s.lock(), time.Now()
+	defer e.mu.Unlock()
+	p := e.pursuit(to)
+	if p.exchange != nil {
+		return p.exchange, nil
+	}
+	if now.Before(p.retryAt) {
+		return nil, pausing(p.failure, now, p.retryAt)
+	}
+	if err := s.m.gate.refusal(now); err != nil {
+		return nil, err
+	}
+	if !s.m.cfg.Backend.takeoff() {
+		return nil, fmt.Errorf("%w: it is closed", ErrStoreUnavailable)
+	}
+	x := &exchange{m: s.m, s: s.detached(e), e: e, to: to, trigger: trigger, done: make(chan struct{})}
+	p.exchange = x
+	go x.fly(gen)
+	return x, nil
+}
+
+func (x *exchange) fly(gen uint64) {
+	defer x.m.cfg.Backend.land()
+	err := errors.New("token exchange panicked")
+	defer func() {
+		if p := recover(); p != nil {
+			x.m.cfg.Logger.Error("token exchange panicked", "session", x.s.key.short(), "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+			err = x.failed(err)
+		}
+		x.e.mu.Lock()
+		x.e.pursuit(x.to).exchange = nil
+		x.e.mu.Unlock()
+		x.err = err
+		close(x.done)
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), flightLimit)
+	defer cancel()
+	err = x.run(ctx, gen)
+}
+
+func (x *exchange) run(ctx context.Context, gen uint64) error {
+	if o, err := x.s.current(ctx); err != nil || o.tokens.of(x.to).generation() > gen {
+		return err // the end, or somebody else's is there
+	}
+	subject, err := x.s.token(ctx, x.m.byDefault)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	answer, err := x.call(ctx, subject)
+	if subjectRefused(err) && x.mayReplaceSubject() {
+		fresh, replaceErr := x.s.refresh(ctx, x.m.byDefault, subject)
+		switch {
+		case over(replaceErr):
+			return replaceErr
+		case replaceErr == nil && fresh != subject:
+			subject, began = fresh, time.Now()
+			answer, err = x.call(ctx, subject)
+		}
+	}
+	if err != nil {
+		return x.failed(err)
+	}
+	x.s.accepted(x.m.byDefault, subject)
+	return x.store(ctx, subject, began, answer)
+}
+
+func (x *exchange) call(ctx context.Context, subject string) (*oauth.TokenResponse, error) {
+	pass, _, err := x.m.gate.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e := x.to.purpose.Exchange
+	answer, err := x.m.cfg.Client.ExchangeToken(ctx, oauth.TokenExchangeRequest{
+		SubjectToken: oauth.Secret(subject), Audience: e.Audience, Resource: e.Resource, Scope: e.Scope, RequestedTokenType: e.RequestedTokenType,
+	})
+	pass.used(err)
+	return answer, err
+}
+
+// subjectRefused reports an answer that may mean the subject token (RFC 8693
+// section 2.2.2 has invalid_request for it; many servers say invalid_grant).
+func subjectRefused(err error) bool {
+	var answer *oauth.Error
+	if !errors.As(err, &answer) {
+		return false
+	}
+	switch answer.Code {
+	case "invalid_request", "invalid_grant", "invalid_token":
+		return true
+	}
+	return false
+}
+
+// mayReplaceSubject lets the default token be refreshed for an exchange that was
+// refused, once until an exchange succeeds: what is refused may as well be the
+// request.
+func (x *exchange) mayReplaceSubject() bool {
+	x.e.mu.Lock()
+	defer x.e.mu.Unlock()
+	p := x.e.pursuit(x.to)
+	may := !p.subjectReplaced
+	p.subjectReplaced = true
+	return may
+}
+
+// failed notes an exchange that brought no token. It ends nothing and means this
+// purpose alone.
+func (x *exchange) failed(err error) error {
+	var u *UnavailableError
+	if errors.As(err, &u) {
+		return err // of the gate
+	}
+	log := x.m.cfg.Logger.With("session", x.s.key.short(), "trigger", x.trigger, "for", x.to.purpose.String(), "class", oauth.ClassOf(err).String(), "error", err)
+	if !out(err) {
+		log.Error("the authorization server does not exchange the token; no session ends for it")
+		return x.e.failedFor(x.to, err)
+	}
+	log.Warn("token exchange failed")
+	x.e.mu.Lock()
+	p := x.e.pursuit(x.to)
+	p.failures++
+	pause := backOff(x.e.key, p.failures, err)
+	x.e.mu.Unlock()
+	return x.e.postpone(x.to, pause, &UnavailableError{RetryAfter: max(pause, time.Second), Err: err})
+}
+
+// store puts the token into the record, beside whatever is in it by then. The
+// record's generation stays: it is that of the refresh token.
+func (x *exchange) store(ctx context.Context, subject string, began time.Time, answer *oauth.TokenResponse) error {
+	r, err := x.m.cfg.Ring.current(ctx)
+	if err != nil {
+		return err
+	}
+	save := func(alone bool) error {
+		return x.s.change(ctx, func(o *opened, next *Record) error {
+			a := &accessToken{
+				access: answer.AccessToken, purpose: x.to.id, accessExpiry: answer.Expiry, issued: began, scope: answer.Scope,
+				prev: o.tokens.of(x.to).generation(), source: sha256.Sum256([]byte(subject)),
+			}
+			a.gen = max(a.prev+1, uint64(began.UnixNano()))
+			tokens, facts := o.tokens.with(x.to, a, time.Now()), *o.facts
+			if less := tokens.only(x.to); alone && less != nil {
+				tokens = less
+			}
+			return x.s.site.sealInto(next, r, x.s.ticket.secret[:], tokens, &facts)
+		})
+	}
+	if err = save(false); errors.Is(err, ErrTooLarge) {
+		x.m.cfg.Logger.Warn("a session record is too large, and does without something", "session", x.s.key.short(), "without", "the access tokens for other upstreams")
+		err = save(true)
+	}
+	switch {
+	case errors.Is(err, ErrTooLarge):
+		return x.e.postpone(x.to, unusableRetry, fmt.Errorf("%w: a token for %s makes the session record too large", ErrTokenUnavailable, x.to.purpose))
+	case err != nil:
+		return err
+	}
+	x.e.recoveredFor(x.to)
+	x.e.mu.Lock()
+	x.e.pursuit(x.to).subjectReplaced = false
+	x.e.mu.Unlock()
+	x.m.cfg.Logger.Debug("exchanged", "session", x.s.key.short(), "trigger", x.trigger, "for", x.to.purpose.String(), "duration", time.Since(began))
+	return nil
+}
