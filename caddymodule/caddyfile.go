@@ -35,6 +35,7 @@ func parseBFF(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //	    client_auth         client_secret_basic|client_secret_post|none
 //	    name                <id>
 //	    scope               <scope...>
+//	    resource            <uri...>
 //	    authorization_param <name> <value>
 //	    login_param         <name...>
 //	    response_mode       query|form_post
@@ -116,6 +117,8 @@ func (h *Handler) unmarshalOption(o *options) error {
 		return o.text(&h.Name)
 	case "scope":
 		return o.list(&h.Scope)
+	case "resource":
+		return o.list(&h.Resource)
 	case "authorization_param":
 		return h.unmarshalAuthorizationParam(o)
 	case "login_param":

@@ -188,6 +188,14 @@ func (h *Handler) checkAuthorization() error {
 	if len(h.Scope) > 0 && !slices.Contains(h.Scope, "openid") {
 		return wrong("scope", "scope is %q and lacks openid, without which there is no ID token and nobody can sign in", strings.Join(h.Scope, " "))
 	}
+	for i, uri := range h.Resource {
+		if err := oauth.CheckResource(uri); err != nil {
+			return wrong("resource", "%w", err)
+		}
+		if slices.Contains(h.Resource[:i], uri) {
+			return wrong("resource", "resource: %q appears twice", uri)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(h.AuthorizationParam)) {
 		if err := h.checkAuthorizationParam(name); err != nil {
 			return err

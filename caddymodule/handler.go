@@ -58,8 +58,14 @@ type Handler struct {
 	// token says who signed in. Default: openid profile, and
 	// offline_access where the authorization server's metadata lists it.
 	Scope []string `json:"scope,omitempty"`
+	// Resource are the resource indicators (RFC 8707) of the default access token,
+	// absolute URIs without fragment: sent with the authorization request, the code
+	// and each refresh. A session whose token was got for others gets a new one.
+	// Placeholders as in Issuer. Default: none.
+	Resource []string `json:"resource,omitempty"`
 	// AuthorizationParam are further parameters of every authorization request,
-	// one value each; resource may have several. Not those that are made for each
+	// one value each; resource may have several, which come beside those of
+	// Resource: there the resources are named that only some `bff_proxy` has. Not those that are made for each
 	// login (state, nonce, redirect_uri and so on).
 	AuthorizationParam map[string][]string `json:"authorization_param,omitempty"`
 	// LoginParam are the query parameters of `login` that are passed on. Not

@@ -74,12 +74,31 @@ type Protect struct {
 	// by bff_proxy. Default: the token is attached by a transport `bff`, if one
 	// follows, and not waited for here.
 	Token string `json:"token,omitempty"`
+	// Resource is the resource indicator (RFC 8707) of the upstream, an absolute
+	// URI without fragment. Instead of the default access token it gets one for this
+	// resource alone, got with the same refresh token. Many authorization servers
+	// want to have seen the resource in the authorization request: see resource and
+	// authorization_param of `bff`. It is set by bff_proxy. Placeholders are
+	// replaced once, at load. Default: none.
+	Resource string `json:"resource,omitempty"`
+	// Scope is the scope that the upstream's access token has, no more than what
+	// was granted at login (RFC 6749 section 6), alone or with Resource. It is set by
+	// bff_proxy. Placeholders as in Resource. Default: as granted.
+	Scope []string `json:"scope,omitempty"`
+	// Exchange gets the upstream's access token by token exchange (RFC 8693) of the
+	// default one, in place of Resource and Scope: the way where a refresh makes the
+	// authorization server revoke older access tokens. It is set by bff_proxy.
+	// Default: none.
+	Exchange *ExchangeOptions `json:"exchange,omitempty"`
 	// Cache is private where shared caches must not keep answers, upstream where
 	// the resource server alone decides. It is set by bff_proxy. Default: private.
 	Cache string `json:"cache,omitempty"`
 
-	proxy bool            // options of bff_proxy are known
-	seen  map[string]bool // options that were given
+	purpose *session.Purpose // nil: the default access token
+
+	proxy bool                       // options of bff_proxy are known
+	seen  map[string]bool            // options that were given
+	at    map[string]caddyfile.Token // where
 }
 
 // CaddyModule returns the Caddy module information.
@@ -118,9 +137,10 @@ func (p *Protect) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // set, one that bff_proxy adds).
 func (p *Protect) unmarshalOption(d *caddyfile.Dispenser) (known bool, err error) {
 	if p.seen == nil {
-		p.seen = make(map[string]bool)
+		p.seen, p.at = make(map[string]bool), make(map[string]caddyfile.Token)
 	}
-	o := &options{d: d, name: d.Val(), path: d.Val(), seen: p.seen}
+	o := &options{d: d, name: d.Val(), path: d.Val(), seen: p.seen, at: p.at}
+	p.at[o.path] = d.Token()
 	switch {
 	case o.name == "unauthenticated":
 		return true, o.choice(&p.Unauthenticated, unauthenticatedAuto, unauthenticated401, unauthenticatedLogin, unauthenticatedPass)
@@ -132,6 +152,13 @@ func (p *Protect) unmarshalOption(d *caddyfile.Dispenser) (known bool, err error
 		return true, o.choice(&p.Activity, "on", "off")
 	case o.name == "token" && p.proxy:
 		return true, o.choice(&p.Token, tokenUser, tokenNone)
+	case o.name == "resource" && p.proxy:
+		return true, o.text(&p.Resource)
+	case o.name == "scope" && p.proxy:
+		return true, o.list(&p.Scope)
+	case o.name == "exchange" && p.proxy:
+		p.Exchange = &ExchangeOptions{}
+		return true, o.nested(p.Exchange.unmarshalOption)
 	case o.name == "cache" && p.proxy:
 		return true, o.choice(&p.Cache, cachePrivate, cacheUpstream)
 	}
@@ -186,6 +213,12 @@ func (p *Protect) Provision(ctx caddy.Context) error {
 		if err := rule.check(); err != nil {
 			return err
 		}
+	}
+	if err := p.replacePlaceholders(); err != nil {
+		return err
+	}
+	if err := p.checkPurpose(); err != nil {
+		return err
 	}
 	return checkPlacements(ctx)
 }
@@ -283,7 +316,7 @@ func (p *Protect) admit(hd *handle, r *http.Request) (*session.Session, error) {
 		}
 	}
 	if p.Token == tokenUser {
-		if _, err := s.Token(r.Context()); err != nil {
+		if _, err := p.tokensOf(s).Token(r.Context()); err != nil {
 			return nil, p.withoutSession(hd, r, err)
 		}
 	}
@@ -332,9 +365,10 @@ func (p *Protect) grant(hd *handle, w http.ResponseWriter, r *http.Request, s *s
 		ResponseHeader: answerHeader(w, r),
 	}
 	if s != nil && p.Token != tokenNone {
-		g.Source = s
+		source := p.tokensOf(s)
+		g.Source = source
 		g.HealAny401 = hd.bff.healAny401
-		g.HealBare401 = s.ExpiryUnknown()
+		g.HealBare401 = source.ExpiryUnknown()
 		g.TokenError = func(err error) *http.Response { return hd.tokenError(r, err) }
 	}
 	return g

@@ -149,7 +149,7 @@ func (h *Handler) takeManager() error {
 		return fmt.Errorf("trust_ca: %w", err)
 	}
 	identity, err := json.Marshal([]any{
-		h.Issuer, h.ClientID, h.ClientSecret, h.ClientAuth, h.Name, h.Scope, h.AuthorizationParam, rootsSum,
+		h.Issuer, h.ClientID, h.ClientSecret, h.ClientAuth, h.Name, h.Scope, h.Resource, h.AuthorizationParam, rootsSum,
 		h.HTTPTimeout, h.Cookie, h.Session, h.Refresh, h.AccessToken, h.Logout.Revoke, h.Logout.IDTokenHint,
 	})
 	if err != nil {
@@ -166,7 +166,7 @@ func (h *Handler) takeManager() error {
 func (h *Handler) newManager(secret *configSecret, roots *x509.CertPool) (*session.Manager, error) {
 	cfg := oauth.Config{
 		Issuer: h.Issuer, ClientID: h.ClientID, AuthMethod: oauth.AuthMethod(h.ClientAuth),
-		Scope: h.Scope, Params: h.AuthorizationParam,
+		Scope: h.Scope, Resource: h.Resource, Params: h.AuthorizationParam,
 		Timeout: time.Duration(h.HTTPTimeout), Leeway: time.Duration(h.AccessToken.Leeway), Audience: h.AccessToken.Audience,
 		Logger: processLog,
 	}

@@ -32,6 +32,14 @@ const streamCloseDelay = caddy.Duration(time.Hour)
 //
 //	bff_proxy [<matcher>] [<upstreams...>] {
 //	    token         user|none
+//	    resource      <uri>
+//	    scope         <scope...>
+//	    exchange {
+//	        audience             <audience...>
+//	        resource             <uri...>
+//	        scope                <scope...>
+//	        requested_token_type access_token|jwt
+//	    }
 //	    replay_buffer <size>
 //	    cache         private|upstream
 //
@@ -59,6 +67,9 @@ func parseProxy(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	p := proxyOptions{protect: &Protect{proxy: true}}
 	rest, err := block.take(p.unmarshalOption)
 	if err != nil {
+		return nil, err
+	}
+	if err := (&options{at: p.protect.at}).locate(p.protect.checkWrittenPurpose()); err != nil {
 		return nil, err
 	}
 	// TransportRaw stays nil here: reverse_proxy would replace what it finds

@@ -36,7 +36,7 @@ func (h *Handler) replaced() []replaced {
 	all := []replaced{
 		text("issuer", &h.Issuer, ""), text("client_id", &h.ClientID, ""), text("public_origin", &h.PublicOrigin, ""), text("name", &h.Name, ""),
 		text("base_path", &h.BasePath, defaultBasePath), text("logout return_to", &h.Logout.ReturnTo, defaultAfterLogout),
-		list("scope", &h.Scope), list("trust_ca", &h.TrustCA), list("claims", &h.Claims), list("access_token audience", &h.AccessToken.Audience),
+		list("scope", &h.Scope), list("resource", &h.Resource), list("trust_ca", &h.TrustCA), list("claims", &h.Claims), list("access_token audience", &h.AccessToken.Audience),
 		list("trusted_origins", &h.TrustedOrigins),
 	}
 	origins := list("return_origins", &h.ReturnOrigins)
