@@ -55,9 +55,11 @@ func (s *Session) token(ctx context.Context, to aim) (string, error) {
 			return "", s.unrenewable(to)
 		}
 		gen := o.tokens.placed(to).generation()
-		if round > 0 && (gen != before || round == maxRounds) {
-			s.entry().postpone(to, unusableRetry, ErrTokenUnavailable)
-			return "", ErrTokenUnavailable
+		switch {
+		case round > 0 && gen != before && gen != 0: // a new one, and no good
+			return "", s.entry().postpone(to, unusableRetry, ErrTokenUnavailable)
+		case round == maxRounds:
+			return "", &UnavailableError{RetryAfter: time.Second, Err: errors.New("too much goes on with the session")}
 		}
 		if err := s.await(ctx, to, gen, triggerExpiry); err != nil {
 			return "", err

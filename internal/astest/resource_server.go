@@ -140,3 +140,17 @@ func (s *Server) introspect(token string) (subject string, live bool) {
 	}
 	return subject, true
 }
+
+// Accepts says whether the resource server would take an access token now.
+func (rs *ResourceServer) Accepts(accessToken string) bool {
+	_, live := rs.as.introspect(accessToken)
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	return live && rs.refuse == 0 && (rs.audience == "" || slices.Contains(rs.as.Audience(accessToken), rs.audience))
+}
+
+// Subject returns whom a live access token stands for; "" for any other.
+func (s *Server) Subject(accessToken string) string {
+	subject, _ := s.introspect(accessToken)
+	return subject
+}
