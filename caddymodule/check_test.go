@@ -180,7 +180,7 @@ func TestAmbientCSRFHeaders(t *testing.T) {
 func provisionAt(t *testing.T, host, handler string) error {
 	t.Helper()
 	handler = `{"handler":"bff",` + handler[1:]
-	if !json.Valid([]byte(handler)) {
+	if !json.Valid([]byte("[" + handler + "]")) {
 		t.Fatalf("not JSON: %s", handler)
 	}
 	return validate(t, fmt.Sprintf(`{"apps":{"http":{"servers":{"s":{"listen":["127.0.0.1:0"],"automatic_https":{"disable":true},
