@@ -92,7 +92,9 @@ func TestConfigErrors(t *testing.T) {
 		`{` + ok + `,"csrf_header":{"name":"Accept","value":"x"}}`:     "any page may send",
 		`{` + ok + `,"trust_ca":["/nowhere/ca.pem"]}`:                  "trust_ca",
 		`{` + ok + `,"trust_ca":["` + notPEM + `"]}`:                   "no certificate",
-		`{` + ok + `,"resource":["x"]}`:                                "unknown field",
+		`{` + ok + `,"resource":["x"]}`:                                "not an absolute URI",
+		`{` + ok + `,"resource":["https://x","https://x"]}`:            "appears twice",
+		`{` + ok + `,"resources":["https://x"]}`:                       "unknown field",
 	} {
 		if err := provision(t, config); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want one about %q", config, err, want)

@@ -99,10 +99,15 @@ func (p *Protect) checkPurpose() error {
 		return wrong(narrow, "%s chooses an access token, and token none sends none", narrow)
 	}
 	if p.Exchange != nil {
-		for option, given := range map[string]bool{"resource": p.Resource != "", "scope": len(p.Scope) > 0} {
-			if given {
-				return wrong(option, "%s stands beside exchange; it belongs into its block", option)
-			}
+		option := ""
+		switch {
+		case p.Resource != "":
+			option = "resource"
+		case len(p.Scope) > 0:
+			option = "scope"
+		}
+		if option != "" {
+			return wrong(option, "%s stands beside exchange; it belongs into its block", option)
 		}
 	}
 	p.purpose = &session.Purpose{Scope: p.Scope}

@@ -190,9 +190,6 @@ func (x *exchange) store(ctx context.Context, subject string, began time.Time, a
 		return err
 	}
 	x.e.recoveredFor(x.to)
-	x.e.mu.Lock()
-	x.e.pursuit(x.to).subjectReplaced = false
-	x.e.mu.Unlock()
 	x.m.cfg.Logger.Debug("exchanged", "session", x.s.key.short(), "trigger", x.trigger, "for", x.to.purpose.String(), "duration", time.Since(began))
 	return nil
 }

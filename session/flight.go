@@ -112,7 +112,9 @@ func (f *flight) replaced(t *tokens) bool {
 
 // nothingToLose reports that the access token serves no more: it has run out, or
 // the resource server refused it. Until then presenting a refresh token that may
-// be spent could cost what is left of it (RFC 9700 section 4.14.2).
+// be spent could cost what is left of it (RFC 9700 section 4.14.2). For one
+// upstream that counts as for all: if the refresh token is spent, the session is
+// over as soon as the default token is, and if it is not, the upstream works again.
 func (f *flight) nothingToLose(o *opened) bool {
 	if f.trigger == triggerChallenge || f.trigger == triggerExpiry {
 		return true
@@ -125,16 +127,16 @@ func (f *flight) nothingToLose(o *opened) bool {
 func (f *flight) noTokens(ctx context.Context, o *opened, err error) error {
 	class := oauth.ClassOf(err)
 	log := f.m.cfg.Logger.With("session", f.s.key.short(), "trigger", f.trigger, "for", f.to.purpose.String(), "class", class.String(), "error", err)
-	told := error(nil)
+	told, narrowly := error(nil), ofPurpose(f.to, err)
 	switch {
-	case ofPurpose(f.to, err):
-		told, class = f.e.failedFor(f.to, err), oauth.ClassConfiguration
+	case narrowly:
+		told = f.e.failedFor(f.to, err)
 	case class != oauth.ClassSessionOver:
 		told = f.e.failed(err)
 	}
 	end := o.tokens.placed(f.to).expiry()
 	expired := end.IsZero() || !time.Now().Before(end)
-	if class == oauth.ClassSessionOver || class == oauth.ClassRefused && expired && f.e.hopeless(f.m.lastServed()) {
+	if !narrowly && (class == oauth.ClassSessionOver || class == oauth.ClassRefused && expired && f.e.hopeless(f.m.lastServed())) {
 		// Somebody may have replaced the tokens meanwhile; that counts.
 		switch moved, endErr := f.s.endGeneration(ctx, ReasonRefreshToken, o.rec.Gen); {
 		case endErr != nil:
@@ -145,9 +147,12 @@ func (f *flight) noTokens(ctx context.Context, o *opened, err error) error {
 		log.Info("the refresh token is no longer valid")
 		return &EndedError{Reason: ReasonRefreshToken}
 	}
-	if class == oauth.ClassConfiguration {
-		log.Error("the authorization server refuses this client, or has no token for this; no session ends for it")
-	} else {
+	switch {
+	case narrowly:
+		log.Error("the authorization server gives no token for this upstream; no session ends for it")
+	case class == oauth.ClassConfiguration:
+		log.Error("the authorization server refuses this client; no session ends for it")
+	default:
 		log.Warn("refresh failed")
 	}
 	over := func(*Attempt) *Attempt { return nil }

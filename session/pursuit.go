@@ -34,10 +34,11 @@ type pursuit struct {
 
 // idle reports that forgetting it costs nothing.
 func (p *pursuit) idle(now time.Time) bool {
-	return p.exchange == nil && p.forcedGen == 0 && !now.Before(p.retryAt) && !now.Before(p.forcedNext)
+	return p.exchange == nil && !p.subjectReplaced && p.forcedGen == 0 && !now.Before(p.retryAt) && !now.Before(p.forcedNext)
 }
 
-// pursuit is called with mu held.
+// pursuit gives what is remembered of an aim, to be noted there; for most there is
+// nothing, see pursuits. It is called with mu held.
 func (e *entry) pursuit(to aim) *pursuit {
 	if p := e.pursuits[to.id]; p != nil {
 		return p
@@ -119,9 +120,15 @@ func (e *entry) postpone(to aim, pause time.Duration, why error) error {
 // recoveredFor forgets the failures of a purpose.
 func (e *entry) recoveredFor(to aim) {
 	e.mu.Lock()
-	p := e.pursuit(to)
-	p.retryAt, p.failure, p.failures = time.Time{}, nil, 0
-	e.mu.Unlock()
+	defer e.mu.Unlock()
+	p := e.pursuits[to.id]
+	if p == nil {
+		return
+	}
+	p.retryAt, p.failure, p.failures, p.subjectReplaced = time.Time{}, nil, 0, false
+	if p.idle(time.Now()) {
+		delete(e.pursuits, to.id)
+	}
 }
 
 // ofPurpose reports an answer that says nothing of the refresh token, the client

@@ -86,12 +86,11 @@ func (s *Session) accepted(to aim, token string) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	o := e.opened.Load()
-	if o == nil {
+	o, p := e.opened.Load(), e.pursuits[to.id]
+	if o == nil || p == nil {
 		return
 	}
-	p, t := e.pursuit(to), o.tokens.of(to)
-	if t != nil && t.gen > p.forcedGen && t.access.Reveal() == token {
+	if t := o.tokens.of(to); t != nil && t.gen > p.forcedGen && t.access.Reveal() == token {
 		e.endStreak(p)
 	}
 }
@@ -218,7 +217,7 @@ func (s *Session) lock() *entry {
 func (s *Session) start(to aim, gen uint64, trigger string) (*flight, error) {
 	e, now := s.lock(), time.Now()
 	defer e.mu.Unlock()
-	if p := e.pursuit(to); (e.flight == nil || e.flight.to.id != to.id) && now.Before(p.retryAt) {
+	if p := e.pursuits[to.id]; p != nil && (e.flight == nil || e.flight.to.id != to.id) && now.Before(p.retryAt) {
 		return nil, pausing(p.failure, now, p.retryAt)
 	}
 	if e.flight != nil {
