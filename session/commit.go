@@ -43,7 +43,7 @@ func (f *flight) land(o *opened, began time.Time, answer *oauth.TokenResponse) e
 			res, err = f.seal(ctx, o, fresh)
 		}
 		if err == nil {
-			err = f.commit(ctx, res)
+			err = f.commit(ctx, o, res)
 		}
 		switch {
 		case err == nil:
@@ -123,26 +123,38 @@ func (f *flight) seal(ctx context.Context, o *opened, fresh *tokens) (*result, e
 
 // commit puts a result into the record. It is fenced by the generation: a moved
 // one means that somebody else's tokens are there, or these already, and these
-// are let go. Any other change of the record does not stop it.
-func (f *flight) commit(ctx context.Context, res *result) error {
-	var stored *Record
-	err := f.s.change(ctx, func(cur *opened, next *Record) error {
-		if !res.rec().succeeds(cur.rec) {
-			return errNotOurs
-		}
-		next.adopt(res.rec())
-		stored = next
-		return nil
-	})
+// are let go. Any other change of the record does not stop it. What was exchanged
+// since the intent, which o carries, is taken along if there is room.
+func (f *flight) commit(ctx context.Context, o *opened, res *result) error {
+	stored, err := f.replace(ctx, o, res, f.trigger != triggerRequest)
+	if errors.Is(err, ErrTooLarge) {
+		stored, err = f.replace(ctx, o, res, false)
+	}
 	if errors.Is(err, errNotOurs) {
 		return nil
 	}
 	if err == nil {
-		o := *res.opened
-		o.rec = stored
-		f.e.keep(&o)
+		f.e.keep(stored)
 	}
 	return err
+}
+
+func (f *flight) replace(ctx context.Context, o *opened, res *result, exchanged bool) (stored *opened, err error) {
+	err = f.s.change(ctx, func(cur *opened, next *Record) error {
+		if !res.rec().succeeds(cur.rec) {
+			return errNotOurs
+		}
+		with := res
+		if more := res.opened.tokens.exchangedSince(o.tokens, cur.tokens); exchanged && more != nil {
+			if with, err = f.seal(ctx, o, more); err != nil {
+				return err
+			}
+		}
+		next.adopt(with.rec())
+		stored = &opened{rec: next, site: with.opened.site, secret: with.opened.secret, tokens: with.opened.tokens, facts: with.opened.facts}
+		return nil
+	})
+	return stored, err
 }
 
 // succeeds reports that r is the generation after that of cur.

@@ -289,6 +289,35 @@ func TestExchangeBesideRefresh(t *testing.T) {
 	})
 }
 
+// TX-06: an exchange that is stored while a refresh for another upstream is under
+// way: the refresh token that this brings is not lost for it, nor is what was
+// exchanged.
+func TestExchangeUnderARefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenLifetime: time.Hour})
+		b.store.exclusive = false
+		br := browser{}
+		b.login(br)
+		for i, p := range []*session.Purpose{orders, stock} {
+			b.as.Script(astest.Token, astest.Answer{DelayReply: 3 * time.Second})
+			done := make(chan string, 1)
+			go func() { tok, _ := b.tokenFor(br, p); done <- tok }()
+			time.Sleep(time.Second)
+			x := []*session.Purpose{swapped, other}[i]
+			exchanged := b.mustTokenFor(br, x)
+			byRefresh := <-done
+			time.Sleep(5 * time.Second)
+			if n := newInstance(t, b.as, b.store); byRefresh == "" || n.mustTokenFor(br, p) != byRefresh || n.mustTokenFor(br, x) != exchanged {
+				t.Error("one of them is not in the record")
+			}
+			b.refreshes(i + 1)
+			b.exchanges(i + 1)
+		}
+		b.mustTokenFor(br, &session.Purpose{Resource: []string{"https://third.test"}}) // the refresh token is good
+		b.refreshes(3)
+	})
+}
+
 // Without a refresh token an exchange works while the subject token does; a token
 // by refresh cannot be had, and no session ends for that.
 func TestPurposesWithoutRefreshToken(t *testing.T) {

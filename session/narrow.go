@@ -173,6 +173,25 @@ func (t *tokens) with(to aim, a *accessToken, now time.Time) *tokens {
 	return &c
 }
 
+// exchangedSince gives a copy that has the access tokens too which were exchanged
+// between two states of a record; nil if there are none.
+func (t *tokens) exchangedSince(before, after *tokens) *tokens {
+	c := *t
+	c.narrow = slices.Clone(t.narrow)
+	added := false
+	for _, a := range after.narrow {
+		if a.source == ([sha256.Size]byte{}) || slices.ContainsFunc(before.narrow, func(b *accessToken) bool { return b.purpose == a.purpose && b.gen >= a.gen }) {
+			continue
+		}
+		c.narrow = append(slices.DeleteFunc(c.narrow, func(b *accessToken) bool { return b.purpose == a.purpose }), a)
+		added = true
+	}
+	if !added || len(c.narrow) > maxNarrow {
+		return nil
+	}
+	return &c
+}
+
 // only gives a copy without the access tokens for other upstreams than the one of
 // an aim; nil if there are none. What takes up too much room can be had again.
 func (t *tokens) only(to aim) *tokens {
