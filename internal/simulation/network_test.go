@@ -38,7 +38,7 @@ func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
 	mode := w.server.currentMode()
 	cut := p.cutFrom(&p.serverCut)
 	if mode == modeDown || cut == cutRefused {
-		w.refused(r.URL.Path)
+		w.refused(p)
 		time.Sleep(p.dice("refusal", session.Key{}).between(time.Microsecond, time.Millisecond))
 		return nil, errRefused
 	}

@@ -36,8 +36,8 @@ type world struct {
 	started  int        // processes, ever
 	slots    []*process // nil: none runs there now
 	sessions []*sess
-	reached  int // how often the step of the target was
-	refusals int // connections that the server refused
+	reached  int       // how often the step of the target was
+	refusals []attempt // connections that the server refused
 
 	traceMu sync.Mutex
 	trace   strings.Builder
@@ -97,10 +97,16 @@ func (w *world) wait(d time.Duration) {
 	}
 }
 
-func (w *world) refused(string) {
+// attempt is a connection that somebody tried to make to the authorization server.
+type attempt struct {
+	at   time.Time
+	proc *process
+}
+
+func (w *world) refused(p *process) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.refusals++
+	w.refusals = append(w.refusals, attempt{time.Now(), p})
 }
 
 // process gives the one that a request gets to: the one in a slot, or another
@@ -216,9 +222,7 @@ const (
 
 // run is the whole run. It returns when nothing moves any more.
 func (w *world) run() {
-	for i := range w.plan.users {
-		w.users.Go(func() { w.user(i) })
-	}
+	w.open()
 	time.Sleep(time.Minute) // everybody is in
 	if w.plan.profile == profileStorm {
 		w.background(w.trouble)
@@ -227,6 +231,18 @@ func (w *world) run() {
 	w.heal()
 	w.history.healed = time.Now()
 	time.Sleep(recovery + proof)
+	w.close()
+}
+
+// open lets the users in.
+func (w *world) open() {
+	for i := range w.plan.users {
+		w.users.Go(func() { w.user(i) })
+	}
+}
+
+// close sends the users away and lets everything come to rest.
+func (w *world) close() {
 	w.history.ended = time.Now()
 	close(w.over)
 	w.users.Wait()
