@@ -119,7 +119,7 @@ func (n *network) exchange(c *call, path string, form url.Values, d *dice, key s
 		}
 	}
 	faults := 0.0
-	if storm {
+	if !w.calm() {
 		faults = w.plan.serverFaults
 	}
 	time.Sleep(out)

@@ -142,14 +142,16 @@ func newPlan(seed uint64, edits ...func(*plan)) *plan {
 		idTokens:  d.chance(0.15),
 		latency:   oneOf(d, 50*time.Millisecond, 300*time.Millisecond, 3*time.Second, 24*time.Second),
 	}
+	cell := cell(seed - matrixBase)
 	switch n := d.pick(20); {
+	case seed >= matrixBase && cell < matrixSize():
+		p.profile, p.users, p.policy, p.target = profileSingle, 1, cell.policy(), cell.target()
 	case n == 0:
 		p.profile = profileCalm
 	case n <= 9:
 		p.profile = profileSingle
 		p.target = &target{step: oneOf(d, steps...), nth: 1 + d.pick(4), action: oneOf(d, actions...)}
 		p.users = 1 + d.pick(2)
-		p.length = p.life*2 + 90*time.Second
 	default:
 		p.profile = profileStorm
 		p.storeFaults = oneOf(d, 0, 0.01, 0.05)
@@ -157,6 +159,18 @@ func newPlan(seed uint64, edits ...func(*plan)) *plan {
 		p.stepFaults = oneOf(d, 0, 0.01, 0.04)
 		p.logouts = oneOf(d, 0, 0.01)
 		p.troubleEvery = d.between(15*time.Second, 2*time.Minute)
+	}
+	if p.profile == profileSingle {
+		p.length = p.life*2 + 90*time.Second
+		if p.target.action == actPauseLong {
+			p.length += 5 * time.Minute
+		}
+		switch p.target.step { // what it takes to get there
+		case stepTombSent, stepTombDone, stepRevoked:
+			p.logouts = 0.05
+		case stepMarked, stepAttemptOver:
+			p.serverFaults = 0.5
+		}
 	}
 	p.rotation(d)
 	if d.chance(0.3) {

@@ -26,6 +26,7 @@ var (
 	seedCount = flag.Uint64("seeds", 0, "how many seeds to run; 0: as many as take a minute or two")
 	keepTrace = flag.Bool("history", false, "with -seed: print everything that happened")
 	strictly  = flag.Bool("strictly", false, "known faults of the protocol are faults")
+	until     = flag.String("until", "", "with -worker: go on until this invariant was broken")
 	worker    = flag.Bool("worker", false, "run the seeds in this process, and print what came of them as JSON")
 )
 
@@ -55,12 +56,13 @@ type outcomeOfSeeds struct {
 	Takeovers  int
 	Tolerated  map[string]int
 	Reached    map[string]int // steps, by how often
+	Hits       map[string]int // steps at which the one fault of a run happened
 	Failures   []string
 }
 
 func newOutcome() *outcomeOfSeeds {
 	return &outcomeOfSeeds{
-		Sessions: map[string]int{}, Lost: map[string]int{}, Invariants: map[string]int{}, Tolerated: map[string]int{}, Reached: map[string]int{},
+		Sessions: map[string]int{}, Lost: map[string]int{}, Invariants: map[string]int{}, Tolerated: map[string]int{}, Reached: map[string]int{}, Hits: map[string]int{},
 	}
 }
 
@@ -77,6 +79,9 @@ func (o *outcomeOfSeeds) add(p *plan, c *checker, trace string) {
 	for _, wr := range c.h.writes {
 		o.Reached[string(wr.kind)]++
 	}
+	if target := p.target; target != nil && c.w.reached >= target.nth {
+		o.Hits[string(target.step)]++
+	}
 	for _, v := range c.found {
 		o.Invariants[v.invariant]++
 	}
@@ -91,7 +96,7 @@ func (o *outcomeOfSeeds) merge(other *outcomeOfSeeds) {
 	o.Takeovers += other.Takeovers
 	o.Failures = append(o.Failures, other.Failures...)
 	for _, m := range [][2]map[string]int{
-		{o.Sessions, other.Sessions}, {o.Lost, other.Lost}, {o.Invariants, other.Invariants}, {o.Tolerated, other.Tolerated}, {o.Reached, other.Reached},
+		{o.Sessions, other.Sessions}, {o.Lost, other.Lost}, {o.Invariants, other.Invariants}, {o.Tolerated, other.Tolerated}, {o.Reached, other.Reached}, {o.Hits, other.Hits},
 	} {
 		for k, n := range m[1] {
 			m[0][k] += n
@@ -152,7 +157,13 @@ func TestSimulation(t *testing.T) {
 	case *worker:
 		alone(t)
 		o := newOutcome()
-		for seed := *firstSeed; seed < *firstSeed+*seedCount && len(o.Failures) < 5; seed++ {
+		enough := func() bool {
+			if *until != "" {
+				return o.Invariants[*until] > 0
+			}
+			return len(o.Failures) >= 5
+		}
+		for seed := *firstSeed; seed < *firstSeed+*seedCount && !enough(); seed++ {
 			p := newPlan(seed)
 			c, trace := simulate(t, p, false)
 			o.add(p, c, trace)
@@ -206,7 +217,7 @@ func runWorkers(t *testing.T, first, count uint64) *outcomeOfSeeds {
 	for range n {
 		wg.Go(func() {
 			for from := range chunks {
-				o, err := runWorker(from, min(chunk, first+count-from))
+				o, err := runWorker(os.Args[0], from, min(chunk, first+count-from))
 				mu.Lock()
 				if err != nil {
 					t.Errorf("seeds from %d: %v", from, err)
@@ -231,8 +242,9 @@ func runWorkers(t *testing.T, first, count uint64) *outcomeOfSeeds {
 	return all
 }
 
-func runWorker(from, count uint64) (*outcomeOfSeeds, error) {
-	cmd := exec.Command(os.Args[0], "-test.run=^TestSimulation$", "-worker", fmt.Sprintf("-first=%d", from), fmt.Sprintf("-seeds=%d", count), fmt.Sprintf("-strictly=%t", *strictly))
+func runWorker(binary string, from, count uint64, further ...string) (*outcomeOfSeeds, error) {
+	args := []string{"-test.run=^TestSimulation$", "-worker", fmt.Sprintf("-first=%d", from), fmt.Sprintf("-seeds=%d", count), fmt.Sprintf("-strictly=%t", *strictly)}
+	cmd := exec.Command(binary, append(args, further...)...)
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

@@ -43,6 +43,7 @@ type action string
 const (
 	actCrash        action = "crash"
 	actPauseShort   action = "short pause"
+	actPauseLease   action = "pause of a lease"
 	actPauseLong    action = "long pause"
 	actCutStore     action = "partition from the store"
 	actCutStoreLong action = "long partition from the store"
@@ -53,7 +54,7 @@ const (
 )
 
 var actions = []action{
-	actCrash, actCrash, actPauseShort, actPauseLong, actCutStore, actCutStoreLong, actCutServer, actLoseReply, actLogout, actOutsideEnd,
+	actCrash, actPauseShort, actPauseLease, actPauseLong, actCutStore, actCutStoreLong, actCutServer, actLoseReply, actLogout, actOutsideEnd,
 }
 
 // kindOf says what a write is, from what it changes alone.
@@ -113,8 +114,10 @@ func (w *world) act(p *process, key session.Key, a action, d *dice) (loseReply b
 		w.crash(p, d.between(time.Second, 40*time.Second))
 	case actPauseShort:
 		p.pause(d.between(time.Second, 8*time.Second))
+	case actPauseLease: // longer than a lease, shorter than a call may take
+		p.pause(d.between(16*time.Second, 29*time.Second))
 	case actPauseLong:
-		p.pause(d.between(16*time.Second, 3*time.Minute))
+		p.pause(d.between(30*time.Second, 5*time.Minute))
 	case actCutStore:
 		p.cut(&p.storeCut, faultStore, cutOf(d), d.between(100*time.Millisecond, 5*time.Second))
 	case actCutStoreLong:

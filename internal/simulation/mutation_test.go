@@ -1,0 +1,137 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package simulation
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// mutation takes one protection out of package session, by one change of its
+// text, and says which invariant falls then.
+type mutation struct {
+	name      string
+	file      string // of package session
+	old, text string // old occurs exactly once
+	falls     string
+	first     uint64 // seeds, in which it shows soon
+}
+
+var mutations = []mutation{
+	{
+		name: "the owner does not move the lease", file: "flight.go",
+		old: "				a.Lease++\n", text: "",
+		falls: onceOnly, first: 1,
+	},
+	{
+		name: "nobody watches the lease", file: "flight.go",
+		old: "if time.Since(since) < lease {", text: "if time.Since(since) < 0 {",
+		falls: onceOnly, first: 1,
+	},
+	{
+		name: "a commit is not fenced by the generation", file: "flight.go",
+		old: "if cur.rec.Gen != o.rec.Gen {", text: "if cur.rec.Gen < o.rec.Gen {",
+		falls: onceOnly, first: cellSeed(policyChild, stepAnswered, actPauseLong),
+	},
+	{
+		name: "tokens are used before they are stored", file: "flight.go",
+		old: "err := f.commit(ctx, o, fresh)\n", text: "var err error\n		go func() { time.Sleep(2 * time.Second); f.commit(context.WithoutCancel(ctx), o, fresh) }()\n",
+		falls: onceOnly, first: 1,
+	},
+	{
+		name: "new tokens are dropped when the store fails once", file: "flight.go",
+		old: "if sleep(ctx, pause) != nil {", text: "if sleep(ctx, 0); true {",
+		falls: onceOnly, first: 1,
+	},
+	{
+		name: "invalid_grant is believed without another look", file: "flight.go",
+		old: "loadErr != nil || cur.rec.Gen > o.rec.Gen {", text: "loadErr != nil || cur == nil {",
+		falls: notLost, first: cellSeed(policySpent, stepCalled, actPauseLease),
+	},
+	{
+		name: "logout leaves no tombstone", file: "handle.go",
+		old: "next.entomb(reason, s.m.lifetimeEnd(o.facts))", text: "_ = o",
+		falls: finalOut, first: 1,
+	},
+	{
+		name: "what a refresh brought is not revoked after a logout", file: "flight.go",
+		old: "f.m.revokeLater(fresh.refresh, fresh.access)", text: "",
+		falls: finalOut, first: 1,
+	},
+	{
+		name: "more than one flight a session", file: "refresh.go",
+		old: "	if e.flight != nil {\n		return e.flight, nil\n	}\n", text: "",
+		falls: onceOnly, first: 1,
+	},
+	{
+		name: "the authorization server is called without an intent", file: "flight.go",
+		old: "switch err := store.Replace(ctx, o.rec, next); {", text: "switch err := error(nil); {",
+		falls: onceOnly, first: 1,
+	},
+}
+
+// mutationSeeds is within how many seeds a mutation has to show.
+const mutationSeeds = 150
+
+// Each protection is needed: without it the named invariant falls, within a
+// hundred seeds. The mutated source exists in an overlay of the go command alone.
+func TestEveryProtectionIsNeeded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds package session many times")
+	}
+	if underRace {
+		return // what runs is another process, and not under the race detector
+	}
+	for _, m := range mutations {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			o, err := m.run(t)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%d seeds, broken: %v", o.Runs, o.Invariants)
+			if o.Invariants[m.falls] == 0 {
+				t.Errorf("%s stands: the simulation does not see what is missing", m.falls)
+			}
+		})
+	}
+}
+
+// run builds the mutated package and runs seeds until some fail.
+func (m mutation) run(t *testing.T) (*outcomeOfSeeds, error) {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join("..", "..", "session", m.file))
+	if err != nil {
+		return nil, err
+	}
+	source, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if n := strings.Count(string(source), m.old); n != 1 {
+		return nil, fmt.Errorf("%s has %q %d times: the mutation has to follow the source", m.file, m.old, n)
+	}
+	dir := t.TempDir()
+	mutated, overlay := filepath.Join(dir, m.file), filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(mutated, []byte(strings.Replace(string(source), m.old, m.text, 1)), 0o600); err != nil {
+		return nil, err
+	}
+	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{path: mutated}})
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(overlay, replace, 0o600); err != nil {
+		return nil, err
+	}
+	binary := filepath.Join(dir, "simulation.test")
+	if out, err := exec.Command("go", "test", "-c", "-overlay", overlay, "-o", binary, ".").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("building it: %w\n%s", err, out)
+	}
+	return runWorker(binary, m.first, mutationSeeds, "-until="+m.falls)
+}
