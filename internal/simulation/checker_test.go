@@ -101,8 +101,13 @@ func (c *checker) lineOf(s *sess) *line {
 }
 
 // lease is for how long an attempt has to stand still before somebody else may
-// take it over.
-const lease = 15 * time.Second
+// take it over: less long where that does no harm.
+func (c *checker) lease() time.Duration {
+	if t := c.w.plan.told; t == session.RotationNone || t == session.RotationGrace {
+		return 5 * time.Second
+	}
+	return 15 * time.Second
+}
 
 // budget is what a request may take: ten seconds for a refresh, and the store's
 // time-outs before and after it. A request whose token the resource server
@@ -210,7 +215,7 @@ func (c *checker) blackout(p *process, key session.Key, from, to time.Time) time
 // it brought, alive between two moments, so that others may take it over. Two
 // beats of the lease are that long.
 func (c *checker) hindered(p *process, key session.Key, from, to time.Time) bool {
-	return c.blackout(p, key, from, to) >= 6*time.Second
+	return c.blackout(p, key, from, to) >= c.lease()*2/5
 }
 
 // license is the permission of a process to present a refresh token once: an
@@ -262,9 +267,9 @@ func (c *checker) presentations(l *line) {
 		}
 		c.doubles++
 		switch {
-		case x.called.Sub(x.intent) >= lease && c.tolerate(lateIntent):
+		case x.called.Sub(x.intent) >= c.lease() && c.tolerate(lateIntent):
 			l.lateIntent = true
-		case first.called.Sub(first.intent) >= lease && c.tolerate(lateIntent):
+		case first.called.Sub(first.intent) >= c.lease() && c.tolerate(lateIntent):
 			l.lateIntent = true
 		case !lic.marked && forgotten(l, first, x) && c.tolerate(forgottenMark):
 		case !lic.marked:
@@ -292,8 +297,7 @@ const (
 	// after the wait for the keys that answer it.
 	oldClock = "a token expires while it is judged, and passes"
 	// Who ends a session by a tombstone whose write seems to fail, because its
-	// answer is lost, revokes nothing; nor does who comes later and finds it. The
-	// same goes for a tombstone from outside.
+	// answer is lost, revokes nothing; nor does who comes later and finds it.
 	unrevoked = "a tombstone is found, and its tokens are not revoked"
 )
 
@@ -453,23 +457,46 @@ func (c *checker) logouts(l *line) {
 			c.broken(finalOut, r.end, "%s got a session at %s from %s after the logout at %s", s.user, c.since(r.began), r.proc.name, c.since(s.done))
 		}
 	}
-	if s.done.IsZero() {
+	found := c.foundOver(l)
+	if found == nil {
 		return
 	}
 	for _, t := range s.fam.tokens {
 		if !c.w.server.works(t) || !c.known(l, t) {
 			continue
 		}
-		if why := c.unrevoked(l, t); why != "" {
+		if why := c.unrevoked(l, t, found); why != "" {
 			c.w.note(nil, s.key, "%s is not revoked: %s", t.value, why)
 			return
 		}
-		if !c.revokeCalled(s.fam) && c.tolerate(unrevoked) {
+		if !c.revokeCalled(s.fam) && c.tombstoneLost(l) && c.tolerate(unrevoked) {
 			return
 		}
-		c.broken(finalOut, s.done, "%s signed out at %s, and %s still works", s.user, c.since(s.done), t.value)
+		c.broken(finalOut, found.end, "%s signed out, or was signed out, as %s said at %s, and %s still works", s.user, found.proc.name, c.since(found.end), t.value)
 		return
 	}
+}
+
+// foundOver is the request with which the end of a session that somebody wanted
+// to end was seen: the logout that worked, or the cookie that came after it.
+func (c *checker) foundOver(l *line) *request {
+	for _, r := range l.requests {
+		over := r.outcome == outcomeEnded && (r.reason == session.ReasonRevoked || r.reason == session.ReasonLoggedOut)
+		if over || r.kind == requestLogout && r.outcome == outcomeOK {
+			return r
+		}
+	}
+	return nil
+}
+
+// tombstoneLost says that who wrote the tombstone may not have heard that it did.
+func (c *checker) tombstoneLost(l *line) bool {
+	for _, wr := range l.writes {
+		if wr.kind == stepTombSent && wr.proc != nil {
+			return c.blackout(wr.proc, l.s.key, wr.at.Add(-10*time.Second), wr.at.Add(2*time.Second)) > 0
+		}
+	}
+	return false
 }
 
 // known says that a refresh token that works came to a process that had to
@@ -495,8 +522,11 @@ func (c *checker) revokeCalled(f *family) bool {
 // unrevoked says why a token of a session that is over may still work: a process
 // that had to revoke it was gone, or did not get through to the authorization
 // server.
-func (c *checker) unrevoked(l *line, t *refreshToken) string {
-	var duty []*process
+func (c *checker) unrevoked(l *line, t *refreshToken, found *request) string {
+	if c.blackout(found.proc, l.s.key, found.began, found.end.Add(5*time.Second)) > 0 {
+		return "the store was not to be had; the next sight of the cookie will do"
+	}
+	duty := []*process{found.proc}
 	from := l.s.wantedEnd()
 	for _, wr := range l.writes {
 		if wr.kind == stepTombSent {
@@ -510,7 +540,7 @@ func (c *checker) unrevoked(l *line, t *refreshToken) string {
 			from = later(from, x.answered)
 		}
 	}
-	to := from.Add(2 * time.Minute)
+	to := later(from, found.end).Add(2 * time.Minute)
 	for _, f := range c.h.faults {
 		switch within := f.from.Before(to) && (f.to.IsZero() || !f.to.Before(from)); {
 		case !within || f.proc != nil && !slices.Contains(duty, f.proc):

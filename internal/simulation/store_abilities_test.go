@@ -40,7 +40,7 @@ type cachingHandle struct{ watchingHandle }
 
 func (h *cachingHandle) Load(ctx context.Context, key session.Key) (*session.Record, error) {
 	if err := h.p.gate(ctx); err != nil {
-		return nil, unavailable(err.Error())
+		return nil, h.gone(err)
 	}
 	if rec := h.p.cache.get(key); rec != nil && h.s.now().Before(rec.Expiry) {
 		return rec, nil

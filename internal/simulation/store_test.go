@@ -187,7 +187,7 @@ func unavailable(why string) error {
 func (h *handle) call(ctx context.Context, label string, key session.Key, before, after step, do func() error) error {
 	p, w := h.p, h.s.w
 	if err := p.gate(ctx); err != nil {
-		return unavailable(err.Error())
+		return h.gone(err)
 	}
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", session.ErrStoreUnavailable, err)
@@ -246,12 +246,23 @@ func (h *handle) call(ctx context.Context, label string, key session.Key, before
 		err = h.travel(ctx, back)
 	}
 	if gone := p.gate(ctx); gone != nil {
-		return unavailable(gone.Error())
+		return h.gone(gone)
 	}
 	if err != nil {
 		return err
 	}
 	return result
+}
+
+// gone is what a process that is no more gets: nothing while the run lasts, and
+// then something that makes what is left of it give up.
+func (h *handle) gone(err error) error {
+	select {
+	case <-h.s.w.over:
+		return session.ErrNotFound
+	default:
+		return unavailable(err.Error())
+	}
 }
 
 // travel waits for bytes on their way.
