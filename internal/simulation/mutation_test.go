@@ -25,44 +25,44 @@ type mutation struct {
 
 var mutations = []mutation{
 	{
-		name: "the owner does not move the lease", file: "flight.go",
+		name: "the owner does not move the lease", file: "attempt.go",
 		old: "				a.Lease++\n", text: "",
 		falls: onceOnly, first: 1,
 	},
 	{
-		name: "nobody watches the lease", file: "flight.go",
-		old: "if time.Since(since) < lease {", text: "if time.Since(since) < 0 {",
+		name: "nobody watches the lease", file: "attempt.go",
+		old: "return time.Since(s.since) >= lease", text: "return true",
 		falls: onceOnly, first: 1,
 	},
 	{
-		name: "a commit is not fenced by the generation", file: "flight.go",
-		old: "if cur.rec.Gen != o.rec.Gen {", text: "if cur.rec.Gen < o.rec.Gen {",
+		name: "a commit is not fenced by the generation", file: "commit.go",
+		old: "if !res.rec().succeeds(cur.rec) {", text: "if false {",
 		falls: onceOnly, first: cellSeed(policyChild, stepAnswered, actPauseLong),
 	},
 	{
-		name: "tokens are used before they are stored", file: "flight.go",
-		old: "err := f.commit(ctx, o, fresh)\n", text: "var err error\n		go func() { time.Sleep(2 * time.Second); f.commit(context.WithoutCancel(ctx), o, fresh) }()\n",
+		name: "tokens are used before they are stored", file: "commit.go",
+		old: "err = f.commit(ctx, res)", text: "go func() { time.Sleep(2 * time.Second); f.commit(context.WithoutCancel(ctx), res) }()",
 		falls: onceOnly, first: 1,
 	},
 	{
-		name: "new tokens are dropped when the store fails once", file: "flight.go",
-		old: "if sleep(ctx, pause) != nil {", text: "if sleep(ctx, 0); true {",
+		name: "new tokens are dropped when the store fails once", file: "commit.go",
+		old: "if sleep(ctx, pause) != nil {", text: "if true {",
 		falls: onceOnly, first: 1,
 	},
 	{
-		name: "invalid_grant is believed without another look", file: "flight.go",
-		old: "loadErr != nil || cur.rec.Gen > o.rec.Gen {", text: "loadErr != nil || cur == nil {",
+		name: "invalid_grant is believed without another look", file: "handle.go",
+		old: "if gen != 0 && o.rec.Gen != gen {", text: "if false {",
 		falls: notLost, first: cellSeed(policySpent, stepCalled, actPauseLease),
 	},
 	{
 		name: "logout leaves no tombstone", file: "handle.go",
 		old: "next.entomb(reason, s.m.lifetimeEnd(o.facts))", text: "_ = o",
-		falls: finalOut, first: 1,
+		falls: finalOut, first: cellSeed(policyStrict, stepServed, actLogout),
 	},
 	{
-		name: "what a refresh brought is not revoked after a logout", file: "flight.go",
+		name: "what a refresh brought is not revoked after a logout", file: "commit.go",
 		old: "f.m.revokeLater(fresh.refresh, fresh.access)", text: "",
-		falls: finalOut, first: 1,
+		falls: finalOut, first: cellSeed(policyStrict, stepServed, actLogout),
 	},
 	{
 		name: "more than one flight a session", file: "refresh.go",
@@ -70,7 +70,7 @@ var mutations = []mutation{
 		falls: onceOnly, first: 1,
 	},
 	{
-		name: "the authorization server is called without an intent", file: "flight.go",
+		name: "the authorization server is called without an intent", file: "attempt.go",
 		old: "switch err := store.Replace(ctx, o.rec, next); {", text: "switch err := error(nil); {",
 		falls: onceOnly, first: 1,
 	},
