@@ -21,7 +21,7 @@ const (
 	finalOut  = "I5" // logout is final, and what a refresh in flight brought is revoked
 	inTime    = "I6" // every request is answered within its budget
 	alive     = "liveness"
-	economy   = "economy" // one token request for each expiry, where nothing goes wrong
+	economy   = "economy" // one token request for each expiry, where nothing goes wrong; no circles
 )
 
 // violation is a broken invariant.
@@ -51,6 +51,11 @@ func check(w *world, strictly bool) *checker {
 	c := &checker{w: w, h: &w.history, strictly: strictly, tolerated: map[string]int{}}
 	c.budgets()
 	c.relays()
+	for _, loop := range c.h.loops {
+		if !c.tolerate(hotLoop) {
+			c.broken(economy, c.h.ended, "%s", loop)
+		}
+	}
 	for _, s := range w.sessions {
 		l := c.lineOf(s)
 		c.presentations(l)
@@ -259,7 +264,7 @@ func (c *checker) presentations(l *line) {
 		held[x.proc] = mine[:len(mine)-1]
 		x.intent = lic.at
 		first := before[x.token]
-		if x.result != callUnwell || x.answered.IsZero() {
+		if harmless := x.result == callUnwell || x.result == callRefused && x.garbled; !harmless || x.answered.IsZero() {
 			before[x.token] = x
 		}
 		if first == nil {
@@ -296,6 +301,10 @@ const (
 	// A token is judged by the time at which the question was asked, not by the one
 	// after the wait for the keys that answer it.
 	oldClock = "a token expires while it is judged, and passes"
+	// A watch that cannot tell is closed from the start; who waits with it for
+	// another's attempt then asks again and again, without a pause, as long as the
+	// store answers.
+	hotLoop = "a process asks the store in a circle"
 	// Who ends a session by a tombstone whose write seems to fail, because its
 	// answer is lost, revokes nothing; nor does who comes later and finds it.
 	unrevoked = "a tombstone is found, and its tokens are not revoked"

@@ -4,6 +4,7 @@
 package simulation
 
 import (
+	"fmt"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ type history struct {
 	writes   []*write
 	relays   []*relay
 	faults   []*fault
+	loops    []string // processes that asked the store in a circle
 
 	healed, ended time.Time // when the faults ended, and the requests
 }
@@ -47,6 +49,12 @@ func (h *history) relayed(r *relay) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.relays = append(h.relays, r)
+}
+
+func (h *history) wasBusy(p *process, key session.Key) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.loops = append(h.loops, fmt.Sprintf("%s loaded the record %x more than %d times within a second, at %v", p.name, key[:2], busy, time.Since(p.w.start)))
 }
 
 // request is one request of a browser.
@@ -93,6 +101,7 @@ type call struct {
 	arrived  time.Time     // zero: it never did
 	result   callResult
 	child    *refreshToken // of callGranted: what the answer carries, or the presented one
+	garbled  bool          // half of the answer was lost, so that nobody knows what kind of an error it was
 	answered time.Time     // the process got the answer; zero: never
 	returned time.Time     // the process got anything, be it an error; zero: never
 }

@@ -90,7 +90,8 @@ func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	var content io.Reader = bytes.NewReader(got.body)
 	if w.reachCall(c, stepAnswered) { // half of the body
-		w.returned(c, got.status != http.StatusOK) // an error's status says enough
+		w.returned(c, got.status != http.StatusOK) // an error's status says that nothing was spent
+		c.garbled = true
 		content = io.MultiReader(bytes.NewReader(got.body[:len(got.body)/2]), broken{})
 	}
 	if gone := p.gate(ctx); gone != nil { // stopped in the moment of the answer

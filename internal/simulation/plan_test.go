@@ -178,17 +178,11 @@ func newPlan(seed uint64, edits ...func(*plan)) *plan {
 		p.storeSkew = d.between(-2*time.Minute, 2*time.Minute)
 	}
 	p.revokesGrant = d.chance(0.5)
-	if !cachingUnderstood && p.store == abilityCaching {
-		p.store = abilityWatching
-	}
 	for _, edit := range edits {
 		edit(p)
 	}
 	return p
 }
-
-// cachingUnderstood says that package session knows of stores with local copies.
-const cachingUnderstood = false
 
 // rotation draws what the instances know of the policy: the truth, or nothing.
 func (p *plan) rotation(d *dice) {

@@ -43,7 +43,26 @@ type process struct {
 	storeCut  cut
 	serverCut cut
 	cache     cache
+	loads     map[session.Key]int // within the second
+	second    int64
 }
+
+// asks counts how often a process loads a record within a second.
+func (p *process) asks(key session.Key) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now := time.Now().Unix(); now != p.second || p.loads == nil {
+		p.second, p.loads = now, map[session.Key]int{}
+	}
+	p.loads[key]++
+	if p.loads[key] == busy {
+		p.w.history.wasBusy(p, key)
+	}
+}
+
+// busy is how many loads of one record within a second are too many: a page has
+// some ten requests at a time, and who waits for a change looks again some times.
+const busy = 500
 
 // cut is a partition: calls are refused, or nothing is heard of them.
 type cut struct {

@@ -243,7 +243,8 @@ func runWorkers(t *testing.T, first, count uint64) *outcomeOfSeeds {
 }
 
 func runWorker(binary string, from, count uint64, further ...string) (*outcomeOfSeeds, error) {
-	args := []string{"-test.run=^TestSimulation$", "-worker", fmt.Sprintf("-first=%d", from), fmt.Sprintf("-seeds=%d", count), fmt.Sprintf("-strictly=%t", *strictly)}
+	// A worker that turns in circles must not outlive what started it.
+	args := []string{"-test.run=^TestSimulation$", "-test.timeout=2m", "-worker", fmt.Sprintf("-first=%d", from), fmt.Sprintf("-seeds=%d", count), fmt.Sprintf("-strictly=%t", *strictly)}
 	cmd := exec.Command(binary, append(args, further...)...)
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 	var out bytes.Buffer
@@ -262,5 +263,5 @@ func defaultSeeds(short bool) uint64 {
 	case short, underRace: // the race detector takes ten times as long
 		return 300
 	}
-	return 4000
+	return 3000
 }

@@ -282,6 +282,7 @@ func (h *handle) Create(ctx context.Context, rec *session.Record) error {
 }
 
 func (h *handle) Load(ctx context.Context, key session.Key) (rec *session.Record, err error) {
+	h.p.asks(key)
 	err = h.call(ctx, "load", key, "", "", func() (err error) {
 		rec, err = h.s.load(key)
 		return err

@@ -1,0 +1,52 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package simulation
+
+import "testing"
+
+// failedOnce are seeds in which something was found, with what it was. They stay.
+// A change of how plans are drawn makes other runs of them; the cells of the
+// kill-point matrix stay what they are.
+//
+// With -strictly, those of the known faults fail.
+var failedOnce = []struct {
+	seed uint64
+	what string
+}{
+	// A marked call was answered with an outage, or not sent: the attempt was
+	// cleared, and with it the mark.
+	{5, forgottenMark},
+	{88, forgottenMark},
+	{536, forgottenMark},
+	{1603, forgottenMark},
+	{cellSeed(policyStrict, stepMarked, actCrash) + 2, forgottenMark},
+	{cellSeed(policyStrict, stepMarked, actPauseShort) + 1, forgottenMark},
+	{cellSeed(policySpent, stepAttemptOver, actCrash), forgottenMark},
+	// The process that had stored its intent was paused before it heard so, and
+	// made its call when another one had taken over.
+	{cellSeed(policyStrict, stepIntentDone, actPauseLease), lateIntent},
+	{cellSeed(policyStrict, stepIntentSent, actPauseLease), lateIntent},
+	{cellSeed(policyStrict, stepIntentSent, actPauseLong), lateIntent},
+	{cellSeed(policySpent, stepIntentDone, actPauseLong), lateIntent},
+	// A forced refresh died with its process, and the grace was over when the
+	// token was due.
+	{2248, unseenAttempt},
+	// The answer to the tombstone was lost: nobody revoked.
+	{645, unrevoked},
+	{cellSeed(policyStrict, stepTombDone, actLoseReply), unrevoked},
+	{cellSeed(policyGrace, stepTombDone, actLoseReply) + 1, unrevoked},
+	// The keys came when the token had expired.
+	{cellSeed(policySame, stepMarked, actLoseReply) + 2, oldClock},
+}
+
+// Seeds that ever failed.
+func TestSeedsThatFailed(t *testing.T) {
+	alone(t)
+	for _, f := range failedOnce {
+		p := newPlan(f.seed)
+		if c, _ := simulate(t, p, false); len(c.found) > 0 {
+			t.Errorf("%s: %s", f.what, report(p, c, ""))
+		}
+	}
+}
