@@ -306,7 +306,7 @@ const (
 	// store answers.
 	hotLoop = "a process asks the store in a circle"
 	// Who ends a session by a tombstone whose write seems to fail, because its
-	// answer is lost, revokes nothing; nor does who comes later and finds it.
+	// answer is lost or because the browser hung up, revokes nothing; nor does who comes later and finds it.
 	unrevoked = "a tombstone is found, and its tokens are not revoked"
 )
 
@@ -502,7 +502,10 @@ func (c *checker) foundOver(l *line) *request {
 func (c *checker) tombstoneLost(l *line) bool {
 	for _, wr := range l.writes {
 		if wr.kind == stepTombSent && wr.proc != nil {
-			return c.blackout(wr.proc, l.s.key, wr.at.Add(-10*time.Second), wr.at.Add(2*time.Second)) > 0
+			hungUp := slices.ContainsFunc(l.requests, func(r *request) bool {
+				return r.kind == requestLogout && r.outcome == outcomeHungUp && r.proc == wr.proc && !r.end.Before(wr.at.Add(-time.Second)) && r.began.Before(wr.at)
+			})
+			return hungUp || c.blackout(wr.proc, l.s.key, wr.at.Add(-10*time.Second), wr.at.Add(2*time.Second)) > 0
 		}
 	}
 	return false
