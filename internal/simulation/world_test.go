@@ -27,6 +27,7 @@ type world struct {
 	quiet  atomic.Bool   // nothing goes wrong any more
 	calmed chan struct{} // closed then
 	over   chan struct{} // closed at the end of the run
+	jobsMu sync.Mutex
 	jobs   sync.WaitGroup
 	users  sync.WaitGroup
 
@@ -85,7 +86,15 @@ func (w *world) note(p *process, key session.Key, format string, args ...any) {
 }
 
 // background runs a part of the world that ends when the faults do.
-func (w *world) background(f func()) { w.jobs.Go(f) }
+func (w *world) background(f func()) {
+	w.jobsMu.Lock()
+	defer w.jobsMu.Unlock()
+	if w.quiet.Load() { // it began in the very moment in which the faults ended
+		go f()
+		return
+	}
+	w.jobs.Go(f)
+}
 
 // wait sleeps, but not past the end of the faults.
 func (w *world) wait(d time.Duration) {
@@ -202,7 +211,9 @@ func (w *world) unwell(m serverMode, lasts time.Duration) {
 
 // heal ends all faults and waits until everything runs again.
 func (w *world) heal() {
+	w.jobsMu.Lock()
 	w.quiet.Store(true)
+	w.jobsMu.Unlock()
 	close(w.calmed)
 	w.jobs.Wait()
 	w.note(nil, session.Key{}, "no more faults")
