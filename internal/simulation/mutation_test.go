@@ -41,7 +41,7 @@ var mutations = []mutation{
 	},
 	{
 		name: "tokens are used before they are stored", file: "commit.go",
-		old: "err = f.commit(ctx, res)", text: "go func() { time.Sleep(2 * time.Second); f.commit(context.WithoutCancel(ctx), res) }()",
+		old: "err = f.commit(ctx, o, res)", text: "go func() { time.Sleep(2 * time.Second); f.commit(context.WithoutCancel(ctx), o, res) }()",
 		falls: onceOnly, first: 1,
 	},
 	{

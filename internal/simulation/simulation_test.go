@@ -23,7 +23,7 @@ import (
 var (
 	oneSeed   = flag.Uint64("seed", 0, "run this seed alone")
 	firstSeed = flag.Uint64("first", 1, "the first of the seeds to run")
-	seedCount = flag.Uint64("seeds", 0, "how many seeds to run; 0: as many as take a minute or two")
+	seedCount = flag.Uint64("seeds", 0, "how many seeds to run; 0: as many as fit the occasion")
 	keepTrace = flag.Bool("history", false, "with -seed: print everything that happened")
 	strictly  = flag.Bool("strictly", false, "known faults of the protocol are faults")
 	until     = flag.String("until", "", "with -worker: go on until this invariant was broken")
@@ -264,6 +264,8 @@ func defaultSeeds(short bool) uint64 {
 		return 100
 	case short:
 		return 300
+	case os.Getenv("BFF_REQUIRE_COMPONENTS") == "1": // where time is no matter
+		return 3000
 	}
-	return 3000
+	return 1000
 }
