@@ -159,8 +159,9 @@ func FuzzUnmarshalCaddyfile(f *testing.F) {
 	}
 	f.Add("bff {\nissuer a\nrefresh {\nrotation grace 1s\n}\n}")
 	f.Add("bff_protect {\nrequire a b\n}")
+	f.Add("bff_proxy {\nresource https://a\nscope b\nexchange {\naudience c\nrequested_token_type jwt\n}\n}")
 	f.Fuzz(func(t *testing.T, config string) {
-		for _, unmarshaler := range []caddyfile.Unmarshaler{new(Handler), new(Protect), new(App), new(FileStore), new(MemoryStore)} {
+		for _, unmarshaler := range []caddyfile.Unmarshaler{new(Handler), new(Protect), &Protect{proxy: true}, new(App), new(FileStore), new(MemoryStore)} {
 			if tokens, err := caddyfile.Tokenize([]byte(config), "Caddyfile"); err == nil {
 				_ = unmarshaler.UnmarshalCaddyfile(caddyfile.NewDispenser(tokens))
 			}

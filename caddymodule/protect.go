@@ -165,18 +165,6 @@ func (p *Protect) unmarshalOption(d *caddyfile.Dispenser) (known bool, err error
 	return false, nil
 }
 
-func (p *Protect) unmarshalRule(o *options) error {
-	var rule Rule
-	if args := o.d.RemainingArgs(); len(args) > 0 {
-		rule = Rule{Claim: args[0], Values: args[1:]}
-	}
-	if err := rule.check(); err != nil {
-		return o.d.WrapErr(err)
-	}
-	p.Require = append(p.Require, rule)
-	return nil
-}
-
 // MarshalJSON writes what the Caddyfile says. A bff_proxy that says nothing of
 // the token relays with the user's, which is said in its JSON, since the default
 // there is another one.

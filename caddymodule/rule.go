@@ -18,6 +18,18 @@ type Rule struct {
 	Values []string `json:"values,omitempty"`
 }
 
+func (p *Protect) unmarshalRule(o *options) error {
+	var rule Rule
+	if args := o.d.RemainingArgs(); len(args) > 0 {
+		rule = Rule{Claim: args[0], Values: args[1:]}
+	}
+	if err := rule.check(); err != nil {
+		return o.d.WrapErr(err)
+	}
+	p.Require = append(p.Require, rule)
+	return nil
+}
+
 // check says what a rule has to have. An empty value would let in whoever has
 // the claim without anything in it.
 func (r Rule) check() error {

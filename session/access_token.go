@@ -32,7 +32,7 @@ const (
 // Errors: [*EndedError] and [ErrNoSession] when the session is over;
 // [*UnavailableError], [ErrTokenUnavailable] and [ErrStoreUnavailable] when it
 // lives but there is no token; the context's.
-func (s *Session) Token(ctx context.Context) (string, error) { return s.token(ctx, s.m.byDefault) }
+func (s *Session) Token(ctx context.Context) (string, error) { return s.token(ctx, s.m.aims.byDefault) }
 
 func (s *Session) token(ctx context.Context, to aim) (string, error) {
 	for round, before := 0, uint64(0); ; round++ {

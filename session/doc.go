@@ -37,6 +37,11 @@
 // It begins early, in the background, while requests go on with the current
 // token; nobody waits unless that has run out.
 //
+// Beside the default access token a record has those that are for one upstream
+// each, see [Purpose]. All that come of the refresh token share the flight, one
+// after the other. A token exchange consumes no refresh token and has flights of
+// its own. A token is found by its purpose alone.
+//
 // # Ends
 //
 // A session ends at its idle timeout, at its lifetime, with its tokens, or by a

@@ -75,14 +75,14 @@ func (x *exchange) run(ctx context.Context, gen uint64) error {
 	if o, err := x.s.current(ctx); err != nil || o.tokens.of(x.to).generation() > gen {
 		return err // the end, or somebody else's is there
 	}
-	subject, err := x.s.token(ctx, x.m.byDefault)
+	subject, err := x.s.token(ctx, x.m.aims.byDefault)
 	if err != nil {
 		return err
 	}
 	began := time.Now()
 	answer, err := x.call(ctx, subject)
 	if subjectRefused(err) && x.mayReplaceSubject() {
-		fresh, replaceErr := x.s.refresh(ctx, x.m.byDefault, subject)
+		fresh, replaceErr := x.s.refresh(ctx, x.m.aims.byDefault, subject)
 		switch {
 		case over(replaceErr):
 			return replaceErr
@@ -94,7 +94,7 @@ func (x *exchange) run(ctx context.Context, gen uint64) error {
 	if err != nil {
 		return x.failed(err)
 	}
-	x.s.accepted(x.m.byDefault, subject)
+	x.s.accepted(x.m.aims.byDefault, subject)
 	return x.store(ctx, subject, began, answer)
 }
 

@@ -321,7 +321,7 @@ func (m *Manager) create(ctx context.Context, site *Site, req *http.Request, l *
 	sum := stateDigest(l.state)
 	t := &tokens{
 		accessToken: &accessToken{
-			access: answer.AccessToken, purpose: m.byDefault.id,
+			access: answer.AccessToken, purpose: m.aims.byDefault.id,
 			accessExpiry: answer.Expiry, issued: began, scope: answer.Scope, gen: 1,
 		},
 		refresh: answer.RefreshToken, id: answer.IDToken,
@@ -333,7 +333,7 @@ func (m *Manager) create(ctx context.Context, site *Site, req *http.Request, l *
 	}
 	if answer.RefreshToken == "" {
 		// Nothing can prolong the access token; the session ends with it.
-		if _, err := m.judge(ctx, t.accessToken, m.byDefault, now); err != nil {
+		if _, err := m.judge(ctx, t.accessToken, m.aims.byDefault, now); err != nil {
 			return nil, nil, err
 		}
 		f.accessEnd = t.expiry()

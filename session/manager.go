@@ -90,7 +90,7 @@ type Manager struct {
 	sites     sync.Map // origin → *Site
 	siteCount atomic.Int64
 	unopened  throttle
-	byDefault aim
+	aims      aims
 	unusable  throttle
 	killing   killing
 	opaque    atomic.Bool // it was logged that access tokens are judged by expiry
@@ -147,7 +147,9 @@ func NewManager(cfg Config) (*Manager, error) {
 	default:
 		return nil, fmt.Errorf("session: unknown ID token hint %q", cfg.IDTokenHint)
 	}
-	return &Manager{cfg: cfg, gate: newGate(), byDefault: defaultAim(cfg.Client)}, nil
+	m := &Manager{cfg: cfg, gate: newGate()}
+	m.aims.init(cfg.Client)
+	return m, nil
 }
 
 // Open resolves the session that the request's Cookie header names. It fails

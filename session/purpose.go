@@ -6,10 +6,11 @@ package session
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/caddy-bff/caddy-bff/oauth"
 )
@@ -18,9 +19,10 @@ import (
 // with the session's refresh token (RFC 6749 section 6, RFC 8707 section 2.2), or
 // by token exchange. The zero value is the default access token.
 type Purpose struct {
-	// Resource are resource indicators. Default: those of the default token.
+	// Resource are resource indicators, see [oauth.CheckResource]. Default: those of the default token.
 	Resource []string
-	// Scope is the scope, or less than what was granted. Default: as granted.
+	// Scope is the scope, no more than what was granted, of tokens that pass
+	// [oauth.CheckScope]. Default: as granted.
 	Scope []string
 	// Exchange gets the token by token exchange (RFC 8693) of the default one,
 	// and then Resource and Scope must be empty. Default: by refresh.
@@ -36,39 +38,6 @@ type Exchange struct {
 	// RequestedTokenType is [oauth.TokenTypeAccessToken] or [oauth.TokenTypeJWT].
 	// Default: the first.
 	RequestedTokenType string
-}
-
-// Check says what is wrong with a purpose, if anything is.
-func (p *Purpose) Check() error {
-	resource, scope := p.Resource, p.Scope
-	if x := p.Exchange; x != nil {
-		if len(resource)+len(scope) > 0 {
-			return errors.New("exchange takes resource and scope of its own")
-		}
-		if len(x.Audience)+len(x.Resource)+len(x.Scope) == 0 {
-			return errors.New("exchange needs an audience, a resource or a scope")
-		}
-		switch x.RequestedTokenType {
-		case "", oauth.TokenTypeAccessToken, oauth.TokenTypeJWT:
-		default:
-			return fmt.Errorf("requested_token_type %q is nothing to send to an upstream, should be one of: %s, %s", x.RequestedTokenType, oauth.TokenTypeAccessToken, oauth.TokenTypeJWT)
-		}
-		if slices.Contains(x.Audience, "") {
-			return errors.New("audience is empty")
-		}
-		resource, scope = x.Resource, x.Scope
-	}
-	for _, uri := range resource {
-		if err := oauth.CheckResource(uri); err != nil {
-			return err
-		}
-	}
-	for _, token := range scope {
-		if err := oauth.CheckScope(token); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // String says it in words, for logs.
@@ -122,30 +91,57 @@ func (a aim) audience() []string {
 	return a.purpose.Resource
 }
 
-// aimAt gives the aim of a purpose. One that says nothing is the default.
-func (m *Manager) aimAt(p *Purpose) aim {
-	if p == nil || len(p.Resource)+len(p.Scope) == 0 && p.Exchange == nil {
-		return m.byDefault
-	}
-	kind, resource, scope := "refresh", p.Resource, p.Scope
-	var audience []string
-	requested := ""
-	if x := p.Exchange; x != nil {
-		kind, resource, scope, audience, requested = "exchange", x.Resource, x.Scope, x.Audience, x.RequestedTokenType
-		if requested == "" {
-			requested = oauth.TokenTypeAccessToken
-		}
-	} else if len(resource) == 0 {
-		resource = m.cfg.Client.Resource()
-	}
-	return aim{purpose: p, id: digestPurpose(kind, requested, audience, resource, scope)}
+// maxAims is how many purposes a manager remembers the aims of. Configurations
+// that are loaded again bring the same ones anew.
+const maxAims = 1024
+
+// aims are the aims of purposes, made once for each. They are safe for concurrent
+// use.
+type aims struct {
+	byDefault aim
+	resource  []string // of the default token
+	known     sync.Map // *Purpose → aim
+	count     atomic.Int64
 }
 
-func defaultAim(client *oauth.Client) aim {
-	if len(client.Resource()) == 0 {
-		return aim{}
+// at gives the aim of a purpose. One that says nothing is the default.
+func (a *aims) at(p *Purpose) aim {
+	if p == nil || len(p.Resource)+len(p.Scope) == 0 && p.Exchange == nil {
+		return a.byDefault
 	}
-	return aim{id: digestPurpose("default", "", nil, client.Resource(), nil)}
+	if known, ok := a.known.Load(p); ok {
+		return known.(aim)
+	}
+	made := a.make(p)
+	if a.count.Add(1) > maxAims {
+		a.count.Store(1)
+		a.known.Clear()
+	}
+	a.known.Store(p, made)
+	return made
+}
+
+func (a *aims) make(p *Purpose) aim {
+	x := p.Exchange
+	if x == nil {
+		resource := p.Resource
+		if len(resource) == 0 {
+			resource = a.resource
+		}
+		return aim{purpose: p, id: digestPurpose("refresh", "", nil, resource, p.Scope)}
+	}
+	requested := x.RequestedTokenType
+	if requested == "" {
+		requested = oauth.TokenTypeAccessToken
+	}
+	return aim{purpose: p, id: digestPurpose("exchange", requested, x.Audience, x.Resource, x.Scope)}
+}
+
+func (a *aims) init(client *oauth.Client) {
+	a.resource = client.Resource()
+	if len(a.resource) > 0 {
+		a.byDefault.id = digestPurpose("default", "", nil, a.resource, nil)
+	}
 }
 
 // digestPurpose does not depend on the order in lists that are sets.
@@ -166,9 +162,9 @@ type PurposeTokens struct {
 	to aim
 }
 
-// For gives the access tokens of the session for one upstream. p must have passed
-// its Check, and must not be changed; nil is the default.
-func (s *Session) For(p *Purpose) *PurposeTokens { return &PurposeTokens{s: s, to: s.m.aimAt(p)} }
+// For gives the access tokens of the session for one upstream. p must not be
+// changed from then on; nil is the default.
+func (s *Session) For(p *Purpose) *PurposeTokens { return &PurposeTokens{s: s, to: s.m.aims.at(p)} }
 
 // String prints a constant.
 func (t *PurposeTokens) String() string { return "session" }

@@ -47,7 +47,7 @@ const (
 // When two generations in a row were refused, it pauses and fails with
 // [ErrTokenUnavailable].
 func (s *Session) Refresh(ctx context.Context, refused string) (string, error) {
-	return s.refresh(ctx, s.m.byDefault, refused)
+	return s.refresh(ctx, s.m.aims.byDefault, refused)
 }
 
 func (s *Session) refresh(ctx context.Context, to aim, refused string) (string, error) {
@@ -77,7 +77,7 @@ func (s *Session) refresh(ctx context.Context, to aim, refused string) (string, 
 
 // Accepted says that a resource server did not refuse a token. If it is one that
 // followed a refused one, the streak is over. It costs next to nothing else.
-func (s *Session) Accepted(token string) { s.accepted(s.m.byDefault, token) }
+func (s *Session) Accepted(token string) { s.accepted(s.m.aims.byDefault, token) }
 
 func (s *Session) accepted(to aim, token string) {
 	e := s.entry()
@@ -121,7 +121,7 @@ func (s *Session) ForceRefresh(ctx context.Context) (*Refreshed, error) {
 	if wait > 0 {
 		return nil, &RateLimitedError{RetryAfter: max(wait, time.Second)}
 	}
-	if err := s.await(ctx, s.m.byDefault, before.tokens.generation(), triggerRequest); err != nil {
+	if err := s.await(ctx, s.m.aims.byDefault, before.tokens.generation(), triggerRequest); err != nil {
 		return nil, err
 	}
 	after, err := s.current(ctx)

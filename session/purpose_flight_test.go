@@ -1,0 +1,174 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddy-bff/caddy-bff/internal/astest"
+	"github.com/caddy-bff/caddy-bff/session"
+)
+
+// RF-02, TX-06, DESIGN 6.2: one refresh token, so one flight a session, over all
+// purposes and instances; the refresh token is never presented twice.
+func TestPurposesShareOneFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newBench(t, astest.Options{AccessTokenLifetime: time.Minute, Latency: map[string]time.Duration{astest.Token: time.Second}})
+		a.store.exclusive = false
+		other := newInstance(t, a.as, a.store)
+		br := browser{}
+		a.login(br)
+		purposes := []*session.Purpose{nil, orders, stock, ordersOnly}
+		for range 5 {
+			time.Sleep(time.Minute)
+			a.as.ForgetRequests()
+			began := time.Now()
+			together(120, func(i int) {
+				b := []*bench{a, other}[i%2]
+				if _, err := b.tokenFor(br, purposes[i/2%4]); err != nil {
+					t.Error(err)
+				}
+			})
+			a.refreshes(4)
+			if d := time.Since(began); d > 8*time.Second {
+				t.Errorf("took %v", d)
+			}
+			var end time.Time
+			for _, r := range a.as.RefreshRequests() {
+				if r.Time.Before(end) {
+					t.Error("two refreshes at a time")
+				}
+				end = r.Done
+			}
+		}
+	})
+}
+
+// A refresh that the application asks for, to see new rights, is one for all.
+func TestForcedRefreshIsForAllUpstreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{})
+		br := browser{}
+		s := b.login(br)
+		forOrders := b.mustTokenFor(br, orders)
+		if _, err := s.ForceRefresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if b.mustTokenFor(br, orders) == forOrders {
+			t.Error("the token with the old rights is still sent")
+		}
+	})
+}
+
+// RF-07: while a refresh of one upstream got no answer, nobody presents the refresh
+// token without need; the upstream that cannot go on without does, once.
+func TestLostAnswerForOneUpstream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Minute})
+		br := browser{}
+		b.login(br)
+		b.mustTokenFor(br, orders)
+		time.Sleep(9*time.Minute + 30*time.Second) // both are due
+		b.as.Script(astest.Token, astest.Answer{Cut: true})
+		b.as.ForgetRequests()
+		for range 10 {
+			b.mustTokenFor(br, orders)
+			b.mustToken(br)
+			time.Sleep(time.Second)
+		}
+		if n := len(b.as.RefreshRequests()); n != 1 {
+			t.Errorf("%d refresh requests, want the lost one", n)
+		}
+		time.Sleep(20 * time.Second)
+		b.mustTokenFor(br, orders)
+		b.mustToken(br)
+		b.refreshes(3)
+	})
+}
+
+// The store fails between the answer and the commit of one upstream's token: this
+// process goes on with it, and the others wait with theirs.
+func TestStoreFailsAtCommitForOneUpstream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{})
+		br := browser{}
+		b.login(br)
+		b.refuseCommits(true)
+		tok := b.mustTokenFor(br, orders)
+		if b.mustTokenFor(br, orders) != tok {
+			t.Error("not the one that is kept")
+		}
+		b.mustToken(br)
+		began := time.Now()
+		if _, err := b.tokenFor(br, stock); !errors.Is(err, session.ErrStoreUnavailable) || time.Since(began) > 11*time.Second {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+		b.refreshes(1)
+		b.refuseCommits(false)
+		time.Sleep(3 * time.Second)
+		b.mustTokenFor(br, stock)
+		b.refreshes(2)
+		if newInstance(t, b.as, b.store).mustTokenFor(br, orders) != tok {
+			t.Error("not in the record")
+		}
+	})
+}
+
+// RF-14: logout during a refresh for one upstream is final, and revokes what it
+// brings.
+func TestLogoutDuringRefreshForOneUpstream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{})
+		br := browser{}
+		s := b.login(br)
+		b.as.Script(astest.Token, astest.Answer{DelayReply: time.Second})
+		failed := make(chan error, 1)
+		go func() { _, err := s.For(orders).Token(t.Context()); failed <- err }()
+		time.Sleep(500 * time.Millisecond)
+		if _, err := s.Logout(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var ended *session.EndedError
+		if err := <-failed; !errors.As(err, &ended) {
+			t.Errorf("got %v", err)
+		}
+		time.Sleep(time.Second)
+		if n := b.as.Count(astest.Revoke); n != 2 {
+			t.Errorf("%d revocations, want those of both refresh tokens", n)
+		}
+	})
+}
+
+// Whatever a token for an upstream weighs, no session ends for it. F206.
+func TestTokenForUpstreamIsTooLarge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pad := 0
+		b := newBench(t, astest.Options{AccessTokenClaims: func(_, claims map[string]any) {
+			claims["pad"] = strings.Repeat("x", pad)
+		}})
+		br := browser{}
+		s := b.login(br)
+		pad = 28 << 10
+		b.mustTokenFor(br, orders)
+		b.mustTokenFor(br, stock) // in place of the first
+		if n := s.Narrow(t.Context()); n != 1 {
+			t.Errorf("%d tokens", n)
+		}
+		pad = 48 << 10
+		for range 3 {
+			if _, err := b.tokenFor(br, &session.Purpose{Resource: []string{"https://fat.test"}}); !errors.Is(err, session.ErrTokenUnavailable) {
+				t.Fatalf("got %v", err)
+			}
+		}
+		b.refreshes(3)
+		pad = 0
+		b.mustToken(br)
+		b.mustTokenFor(br, orders)
+		b.refreshes(4)
+	})
+}

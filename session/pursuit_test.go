@@ -1,0 +1,111 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session_test
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddy-bff/caddy-bff/internal/astest"
+	"github.com/caddy-bff/caddy-bff/session"
+)
+
+// An upstream that refuses everything pauses itself, and nobody else. PX-06.
+func TestUpstreamThatRefusesEverythingPausesItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenLifetime: time.Hour}, patient)
+		br := browser{}
+		s := b.login(br)
+		for range 20 {
+			tok, err := s.For(orders).Token(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = s.For(orders).Refresh(t.Context(), tok)
+		}
+		b.refreshes(1 + 2)
+		if _, err := s.For(orders).Refresh(t.Context(), b.mustTokenFor(br, orders)); !errors.Is(err, session.ErrTokenUnavailable) {
+			t.Errorf("no pause: %v", err)
+		}
+		// The others heal as ever.
+		for _, p := range []*session.Purpose{nil, stock} {
+			tok := b.mustTokenFor(br, p)
+			if fresh, err := s.For(p).Refresh(t.Context(), tok); err != nil || fresh == tok {
+				t.Errorf("for %s: %v", p, err)
+			} else {
+				s.For(p).Accepted(fresh)
+			}
+		}
+		b.refreshes(1 + 2 + 1 + 2)
+		time.Sleep(31 * time.Second)
+		tok := b.mustTokenFor(br, orders)
+		if fresh, err := s.For(orders).Refresh(t.Context(), tok); err != nil || fresh == tok {
+			t.Errorf("after the pause: %v", err)
+		}
+	})
+}
+
+// TX-04, TX-05: invalid_target, invalid_scope and their kin for one upstream end
+// nothing and mean nothing for others.
+func TestNoTokenForOneUpstream(t *testing.T) {
+	for name, tc := range map[string]struct {
+		purpose *session.Purpose
+		answer  *astest.Answer
+	}{
+		"invalid_target":   {purpose: &session.Purpose{Resource: []string{"https://nobody.test"}}},
+		"invalid_scope":    {purpose: &session.Purpose{Scope: []string{"admin"}}},
+		"consent_required": {orders, &astest.Answer{Status: 400, Body: `{"error":"consent_required"}`, Times: -1}},
+		"invalid_request":  {orders, &astest.Answer{Status: 400, Body: `{"error":"invalid_request"}`, Times: -1}},
+		"empty 400":        {orders, &astest.Answer{Status: 400, Body: " ", Times: -1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, astest.Options{AccessTokenLifetime: 5 * time.Minute, Resources: []string{ordersURI, stockURI}})
+				br := browser{}
+				b.login(br)
+				if tc.answer != nil {
+					b.as.Script(astest.Token, *tc.answer)
+				}
+				for range 60 {
+					if _, err := b.tokenFor(br, tc.purpose); !errors.Is(err, session.ErrTokenUnavailable) {
+						t.Fatalf("got %v", err)
+					}
+					b.mustToken(br)
+					if tc.answer == nil {
+						b.mustTokenFor(br, stock)
+					}
+					time.Sleep(time.Second)
+				}
+				if n := len(b.as.RefreshRequests()); n < 2 || n > 14 {
+					t.Errorf("%d refresh requests in a minute", n)
+				}
+				b.as.ClearScript(astest.Token)
+				time.Sleep(30 * time.Second)
+				b.mustTokenFor(br, stock)
+				time.Sleep(5 * time.Minute)
+				b.mustToken(br)
+				if b.as.ReuseDetections() != 0 {
+					t.Error("a refresh token was used twice")
+				}
+			})
+		})
+	}
+}
+
+// The refresh token's end is the session's, whoever finds it out.
+func TestRefreshTokenEndsForOneUpstream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{})
+		br := browser{}
+		b.login(br)
+		b.as.RevokeGrants("alice")
+		var ended *session.EndedError
+		if _, err := b.tokenFor(br, orders); !errors.As(err, &ended) || ended.Reason != session.ReasonRefreshToken {
+			t.Errorf("got %v", err)
+		}
+		b.ended(br, session.ReasonRefreshToken)
+	})
+}
