@@ -295,8 +295,9 @@ const (
 	// A process that learns late that its intent was stored (it did not run
 	// meanwhile) makes its call although the lease is long over.
 	lateIntent = "a call is made by an intent whose lease is over"
-	// An attempt that died is looked at only when the access token is due. Where
-	// the refresh was forced, while the token was fresh, the grace is over then.
+	// An attempt that died, or got no answer, is looked at only when the access
+	// token is due, or has run out. Where the refresh was forced, while the token
+	// was fresh, the grace is over then.
 	unseenAttempt = "an attempt that died is not seen while the access token is fresh"
 	// A token is judged by the time at which the question was asked, not by the one
 	// after the wait for the keys that answer it.

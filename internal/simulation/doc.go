@@ -56,6 +56,6 @@
 // seed. What is left to chance is the choice of select between channels that are
 // ready in the same moment.
 //
-//	go test ./internal/simulation -run 'TestSimulation$' -seed 4711 -history
+//	go test ./internal/simulation -run 'TestSimulation$' -seed 4711 -history -v
 //	go test ./internal/simulation -run 'TestSimulation$' -first 100000 -seeds 50000 -timeout 1h
 package simulation

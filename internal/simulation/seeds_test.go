@@ -29,14 +29,24 @@ var failedOnce = []struct {
 	{cellSeed(policyStrict, stepIntentSent, actPauseLease), lateIntent},
 	{cellSeed(policyStrict, stepIntentSent, actPauseLong), lateIntent},
 	{cellSeed(policySpent, stepIntentDone, actPauseLong), lateIntent},
+	{1696, lateIntent}, // and the session was lost, as in the next four
+	{1854, lateIntent},
+	{1917, lateIntent},
+	{2506, lateIntent},
+	{2700, lateIntent},
 	// A forced refresh died with its process, and the grace was over when the
 	// token was due.
 	{2248, unseenAttempt},
+	// The same of one whose second call got no answer either.
+	{1104, unseenAttempt},
 	// The answer to the tombstone was lost: nobody revoked.
 	{645, unrevoked},
 	{5146, unrevoked}, // the browser hung up
 	{cellSeed(policyStrict, stepTombDone, actLoseReply), unrevoked},
 	{cellSeed(policyGrace, stepTombDone, actLoseReply) + 1, unrevoked},
+	// The store could no longer tell of changes, and still had copies.
+	{230, hotLoop},
+	{1566, hotLoop},
 	// The keys came when the token had expired.
 	{cellSeed(policySame, stepMarked, actLoseReply) + 2, oldClock},
 }

@@ -127,7 +127,7 @@ func report(p *plan, c *checker, trace string) string {
 		}
 		fmt.Fprintf(&b, "  %s at %s: %s\n", v.invariant, c.since(v.at), v.text)
 	}
-	fmt.Fprintf(&b, "  again: go test ./internal/simulation -run 'TestSimulation$' -seed %d -history\n%s", p.seed, trace)
+	fmt.Fprintf(&b, "  again: go test ./internal/simulation -run 'TestSimulation$' -seed %d -history -v\n%s", p.seed, trace)
 	return b.String()
 }
 
