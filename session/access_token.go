@@ -41,7 +41,7 @@ func (s *Session) token(ctx context.Context, to aim) (string, error) {
 			return "", err
 		}
 		t := o.tokens.of(to)
-		valid, err := s.m.judge(ctx, t, to, time.Now())
+		valid, err := s.m.judge(ctx, t, to)
 		if err != nil {
 			return "", err
 		}
@@ -80,16 +80,16 @@ func (s *Session) unrenewable(to aim) error {
 
 // judge says whether an access token may be relayed now. The signature was
 // checked once; the time window and the generation of the key set are compared
-// every time. An error means that it cannot be known.
-func (m *Manager) judge(ctx context.Context, t *accessToken, to aim, now time.Time) (bool, error) {
+// every time, also after a wait for the keys. An error means that it cannot be known.
+func (m *Manager) judge(ctx context.Context, t *accessToken, to aim) (bool, error) {
 	if t == nil {
 		return false, nil
 	}
-	if !t.accessExpiry.IsZero() && !now.Before(t.accessExpiry) {
+	if !t.accessExpiry.IsZero() && !time.Now().Before(t.accessExpiry) {
 		return false, nil
 	}
 	if m.cfg.Validate != oauth.ValidateExpiry {
-		if v := t.verdict.Load(); v == nil || !m.cfg.Client.VerdictCurrent(v, now) {
+		if v := t.verdict.Load(); v == nil || !m.cfg.Client.VerdictCurrent(v, time.Now()) {
 			v, err := m.cfg.Client.CheckAccessToken(ctx, t.access, m.cfg.Validate, to.audience()...)
 			switch {
 			case errors.Is(err, oauth.ErrAccessToken):
@@ -109,11 +109,12 @@ func (m *Manager) judge(ctx context.Context, t *accessToken, to aim, now time.Ti
 		}
 	}
 	end := t.expiry()
-	return end.IsZero() || now.Before(end), nil
+	return end.IsZero() || time.Now().Before(end), nil
 }
 
 // due reports that an access token should be renewed early: before it expires,
-// or when the one that it was exchanged for has been replaced.
+// when the one that it was exchanged for has been replaced, or when a refresh
+// that may have died has to be looked after.
 func (m *Manager) due(o *opened, t *accessToken, to aim, now time.Time) bool {
 	if to.exchanged() {
 		if t.source != o.tokens.digest() {
@@ -121,6 +122,9 @@ func (m *Manager) due(o *opened, t *accessToken, to aim, now time.Time) bool {
 		}
 	} else if o.tokens.refresh == "" {
 		return false
+	}
+	if o.rec.Attempt != nil && m.cfg.Rotation == RotationGrace && !to.exchanged() {
+		return true // if it died, somebody has to take over while the grace lasts
 	}
 	end := t.expiry()
 	return !end.IsZero() && !now.Before(end.Add(-m.refreshBefore(o.rec.Key, t, end)))

@@ -19,6 +19,8 @@ const (
 	// longer: an early look costs nothing then, and a late one everything.
 	graceLease = 5 * time.Second
 	minLease   = time.Second
+	// leaseBeats is how often within a lease the owner moves it.
+	leaseBeats = 3
 	// leaseWatch is how often somebody else's attempt is looked at where the
 	// store does not tell of changes, and leaseGlance where it does.
 	leaseWatch  = 250 * time.Millisecond
@@ -26,7 +28,7 @@ const (
 )
 
 // lease is how long an attempt must be seen standing still before it counts as
-// dead; its owner moves it three times as often. All instances of an application
+// dead; its owner moves it leaseBeats times in that. All instances of an application
 // have the same.
 func (m *Manager) lease() time.Duration {
 	switch m.cfg.Rotation {
@@ -71,10 +73,16 @@ func (f *flight) intend(ctx context.Context) (*opened, error) {
 		}
 		next := o.rec.Next()
 		next.Attempt = attempt
+		asked := time.Now()
 		switch err := store.Replace(ctx, o.rec, next); {
 		case err == nil:
 			// No tokens part changed: what was opened stays good.
-			return &opened{rec: next, site: o.site, secret: o.secret, tokens: o.tokens, facts: o.facts}, nil
+			mine := &opened{rec: next, site: o.site, secret: o.secret, tokens: o.tokens, facts: o.facts}
+			err := f.confirm(ctx, mine, asked)
+			if errors.Is(err, errNotOurs) {
+				continue
+			}
+			return mine, err
 		case errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound):
 		default:
 			return nil, unavailable(err)
@@ -82,18 +90,42 @@ func (f *flight) intend(ctx context.Context) (*opened, error) {
 	}
 }
 
+// confirm makes sure that an attempt which was asked for at a moment is still this
+// flight's. Who was stopped meanwhile (a machine that slept, a container that was
+// frozen) hears late that the store has it, when others may have taken it over.
+func (f *flight) confirm(ctx context.Context, o *opened, asked time.Time) error {
+	for since(asked) >= f.m.lease()/leaseBeats {
+		asked = time.Now()
+		if err := f.changeAttempt(ctx, o, (*Attempt).beat); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// since is how long ago a moment was. The monotonic clock may stand still while
+// the machine sleeps; the other one may be set.
+func since(t time.Time) time.Duration {
+	now := time.Now()
+	return max(now.Sub(t), now.Round(0).Sub(t.Round(0)))
+}
+
 // othersDone waits until no live attempt of another owner is in the record, and
 // gives the record as it is then; nil when the token has been replaced.
 func (f *flight) othersDone(ctx context.Context, watched *standing) (*opened, *openedStore, error) {
 	for {
-		changed, stop := f.m.cfg.Backend.watch(f.s.key) // before the look, to miss nothing
+		changed, glance, stop := f.m.cfg.Backend.watch(f.s.key) // before the look, to miss nothing
 		o, store, err := f.m.load(ctx, f.s)
+		if err == nil && o.rec.Attempt != nil {
+			f.e.presentation(o.rec.Gen)
+		}
 		switch {
 		case err != nil:
 		case f.replaced(o.tokens):
 			o = nil
-		case o.rec.Attempt != nil && !f.dead(o.rec.Attempt, store, watched):
-			err = wait(ctx, changed, store.glance())
+		case o.rec.Attempt == nil:
+		case !f.dead(o.rec.Attempt, store, watched):
+			err = wait(ctx, changed, glance)
 			stop()
 			if err != nil {
 				return nil, nil, &UnavailableError{RetryAfter: time.Second, Err: err}
@@ -122,7 +154,7 @@ func (f *flight) attempt(o *opened) (*Attempt, error) {
 	switch {
 	case old == nil:
 		return a, nil
-	case old.Unanswered && f.m.cfg.Rotation != RotationNone && !f.nothingToLose(o):
+	case old.Unanswered && !f.harmless(o) && !f.nothingToLose(o):
 		return nil, f.e.hold(o.tokens.placed(f.to).expiry(), errUnanswered)
 	}
 	// What this process wrote, and never came to present, is no takeover.
@@ -157,17 +189,20 @@ func (f *flight) beat(o *opened) (stop func()) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for sleep(ctx, f.m.lease()/3) == nil {
-			f.changeAttempt(ctx, o, func(a *Attempt) *Attempt { //nolint:errcheck // the next beat tries again
-				a.Lease++
-				return a
-			})
+		for sleep(ctx, f.m.lease()/leaseBeats) == nil {
+			f.changeAttempt(ctx, o, (*Attempt).beat) //nolint:errcheck // the next beat tries again
 		}
 	}()
 	return func() {
 		cancel()
 		<-ended
 	}
+}
+
+// beat says that the owner of the attempt is alive.
+func (a *Attempt) beat() *Attempt {
+	a.Lease++
+	return a
 }
 
 var errNotOurs = errors.New("the attempt is not this one any more")

@@ -55,22 +55,22 @@ type openedStore struct {
 	watcher   Watcher // or nil
 }
 
-// glance is how long to wait before a record is looked at again, when nothing
-// was told of it.
-func (s *openedStore) glance() time.Duration {
-	if s.watcher != nil {
-		return leaseGlance
-	}
-	return leaseWatch
-}
-
 // watch gives a channel that is closed when the record of key may have changed;
-// nil where the store does not tell, or is not open.
-func (b *Backend) watch(key Key) (changed <-chan struct{}, stop func()) {
-	if s := b.store.Load(); s != nil && s.watcher != nil {
-		return s.watcher.Watch(key)
+// nil where the store does not tell, or is not open. glance is after how long
+// without a word to look at the record all the same.
+func (b *Backend) watch(key Key) (changed <-chan struct{}, glance time.Duration, stop func()) {
+	s := b.store.Load()
+	if s == nil || s.watcher == nil {
+		return nil, leaseWatch, func() {}
 	}
-	return nil, func() {}
+	changed, stop = s.watcher.Watch(key)
+	select {
+	case <-changed:
+		// It cannot tell at the moment: who took this for news would ask in a circle.
+		return nil, leaseWatch, stop
+	default:
+		return changed, leaseGlance, stop
+	}
 }
 
 // NewBackend makes a backend whose store is opened by open at first use, with

@@ -135,19 +135,23 @@ func (e *entries) each(f func(*entry)) {
 
 // entry is what the process remembers of one session.
 type entry struct {
-	key      Key
-	opened   atomic.Pointer[opened]
-	used     atomic.Int64            // unix seconds of the last look
-	expiry   atomic.Int64            // unix seconds of the record's
-	lastSeen atomic.Int64            // unix nanoseconds of activity seen by this process; 0: none
-	ended    atomic.Pointer[Reason]  // this process knows that the session is over
-	held     atomic.Pointer[result]  // refreshed tokens that the store has not taken yet
-	spooled  atomic.Pointer[spooled] // those of an earlier process
-	forced   atomic.Bool             // there is a streak, see below
-	touching atomic.Bool             // last seen is being written
-	ending   atomic.Bool             // the session is being ended
+	key       Key
+	opened    atomic.Pointer[opened]
+	used      atomic.Int64            // unix seconds of the last look
+	expiry    atomic.Int64            // unix seconds of the record's
+	lastSeen  atomic.Int64            // unix nanoseconds of activity seen by this process; 0: none
+	ended     atomic.Pointer[Reason]  // this process knows that the session is over
+	held      atomic.Pointer[result]  // refreshed tokens that the store has not taken yet
+	spooled   atomic.Pointer[spooled] // those of an earlier process
+	forced    atomic.Bool             // there is a streak, see below
+	touching  atomic.Bool             // last seen is being written
+	ending    atomic.Bool             // the session is being ended
+	redeeming atomic.Bool             // its tombstone's tokens are being revoked
 
-	presented AttemptID // the last attempt that called; the flight's
+	// The flight's.
+	presented AttemptID // the last attempt that called
+	doubtGen  uint64    // a refresh token that may have been presented, and
+	doubtFrom time.Time // since when this process knows
 
 	mu     sync.Mutex
 	gone   bool // it is no longer the entry of its session
@@ -175,12 +179,21 @@ func (e *entry) saw(at time.Time) {
 	}
 }
 
+// presentation notes that the refresh token of generation gen may have been
+// presented, and gives since when this process knows that.
+func (e *entry) presentation(gen uint64) time.Time {
+	if e.doubtGen != gen || e.doubtFrom.IsZero() {
+		e.doubtGen, e.doubtFrom = gen, time.Now()
+	}
+	return e.doubtFrom
+}
+
 // leave makes the entry one that no refresh begins from any more, unless
 // something is going on with it: there must not be two at work for one session.
 func (e *entry) leave() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.flight != nil || e.exchanging() || e.touching.Load() || e.ending.Load() || e.spooled.Load() != nil {
+	if e.flight != nil || e.exchanging() || e.touching.Load() || e.ending.Load() || e.redeeming.Load() || e.spooled.Load() != nil {
 		return false
 	}
 	e.gone = true

@@ -27,7 +27,8 @@ type flight struct {
 	gen     uint64 // of the token to be replaced
 	trigger string
 
-	pass *pass // the permission to call; nil: not yet, or given back
+	pass     *pass // the permission to call; nil: not yet, or given back
+	doubtful bool  // the refresh token was presented, by whomever, and no answer came
 
 	ready chan struct{} // closed when tokens are there that wait to be stored
 	done  chan struct{} // closed at the end; then err is final
@@ -82,17 +83,23 @@ func (f *flight) call(ctx context.Context, o *opened) (*oauth.TokenResponse, err
 	if !f.to.byDefault() {
 		request.Scope, request.Resource = f.to.purpose.Scope, f.to.purpose.Resource
 	}
-	began := time.Now()
+	f.doubtful = o.rec.Attempt.Takeover
+	f.e.presentation(o.rec.Gen)
 	answer, err := f.m.cfg.Client.Refresh(ctx, request)
-	if err == nil || oauth.ClassOf(err) != oauth.ClassAmbiguous || o.rec.Attempt.Takeover {
+	if err == nil || oauth.ClassOf(err) != oauth.ClassAmbiguous {
 		return answer, err
 	}
-	harmless := f.m.cfg.Rotation == RotationNone ||
-		f.m.cfg.Rotation == RotationGrace && time.Since(began) < f.m.cfg.RotationGrace
-	if !harmless && !f.nothingToLose(o) {
+	first := !f.doubtful
+	f.doubtful = true
+	if !first || !f.harmless(o) && !f.nothingToLose(o) {
 		return nil, err
 	}
-	if markErr := f.changeAttempt(ctx, o, func(a *Attempt) *Attempt { a.Takeover = true; return a }); markErr != nil {
+	asked := time.Now()
+	markErr := f.changeAttempt(ctx, o, func(a *Attempt) *Attempt { a.Takeover = true; return a })
+	if markErr == nil {
+		markErr = f.confirm(ctx, o, asked)
+	}
+	if markErr != nil {
 		return nil, err
 	}
 	f.m.cfg.Logger.Warn("the answer to a refresh was lost; asking once more", "session", f.s.key.short())
@@ -121,6 +128,18 @@ func (f *flight) nothingToLose(o *opened) bool {
 	}
 	end := o.tokens.placed(f.to).expiry()
 	return !end.IsZero() && !time.Now().Before(end)
+}
+
+// harmless reports that by its policy the authorization server takes the refresh
+// token once more, if it was presented before.
+func (f *flight) harmless(o *opened) bool {
+	switch f.m.cfg.Rotation {
+	case RotationNone:
+		return true
+	case RotationGrace:
+		return time.Since(f.e.presentation(o.rec.Gen)) < f.m.cfg.RotationGrace
+	}
+	return false
 }
 
 // noTokens decides what an error of the call means for the session.
@@ -156,9 +175,10 @@ func (f *flight) noTokens(ctx context.Context, o *opened, err error) error {
 		log.Warn("refresh failed")
 	}
 	over := func(*Attempt) *Attempt { return nil }
-	if class == oauth.ClassAmbiguous {
+	if f.doubtful {
+		// Whatever this answer was: one to an earlier presentation did not come.
 		over = func(a *Attempt) *Attempt { a.Unanswered = true; return a }
-		if f.m.cfg.Rotation != RotationNone && !f.nothingToLose(o) {
+		if !f.harmless(o) && !f.nothingToLose(o) {
 			told = f.e.hold(end, told)
 		}
 	}

@@ -247,6 +247,9 @@ func over(err error) bool {
 	return errors.Is(err, ErrNoSession) || errors.As(err, &ended)
 }
 
+// logoutLimit bounds a logout, which goes on when nobody waits for it any more.
+const logoutLimit = 10 * time.Second
+
 // Ended is what a session that has just been ended leaves for the logout at
 // the authorization server.
 type Ended struct {
@@ -257,10 +260,13 @@ type Ended struct {
 	LogoutHint string
 }
 
-// Logout ends the session everywhere and at once. The refresh token is revoked
-// in the background. It is idempotent: a session that is over already gives
-// what is still known of it.
+// Logout ends the session everywhere and at once, also when the context is
+// cancelled meanwhile: who hangs up wants it all the same. The refresh token is
+// revoked in the background. It is idempotent: a session that is over already
+// gives what is still known of it.
 func (s *Session) Logout(ctx context.Context) (*Ended, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logoutLimit)
+	defer cancel()
 	o := s.seen.Load()
 	if err := s.end(ctx, ReasonLoggedOut); err != nil {
 		return nil, err
@@ -283,13 +289,16 @@ func (s *Session) end(ctx context.Context, reason Reason) error {
 // that is 0: moved reports that somebody replaced them, and that nothing was done.
 // A session that is over already gives why.
 func (s *Session) endGeneration(ctx context.Context, reason Reason, gen uint64) (moved bool, err error) {
-	var left *tokens
+	var tombstone *Record
 	err = s.change(ctx, func(o *opened, next *Record) error {
 		if gen != 0 && o.rec.Gen != gen {
 			return errNotOurs
 		}
-		left = o.tokens
+		tombstone = next
 		next.entomb(reason, s.m.lifetimeEnd(o.facts))
+		if s.m.cfg.KeepTokensAtEnd || reason == ReasonRefreshToken {
+			next.empty() // there is nothing to revoke
+		}
 		return nil
 	})
 	switch {
@@ -300,9 +309,7 @@ func (s *Session) endGeneration(ctx context.Context, reason Reason, gen uint64) 
 	}
 	s.entry().over(reason)
 	s.m.cfg.Logger.Info("session ended", "session", s.key.short(), "reason", reason)
-	if reason != ReasonRefreshToken {
-		s.m.revokeLater(left.refresh, left.access)
-	}
+	s.redeem(tombstone)
 	return false, nil
 }
 

@@ -333,7 +333,7 @@ func (m *Manager) create(ctx context.Context, site *Site, req *http.Request, l *
 	}
 	if answer.RefreshToken == "" {
 		// Nothing can prolong the access token; the session ends with it.
-		if _, err := m.judge(ctx, t.accessToken, m.aims.byDefault, now); err != nil {
+		if _, err := m.judge(ctx, t.accessToken, m.aims.byDefault); err != nil {
 			return nil, nil, err
 		}
 		f.accessEnd = t.expiry()

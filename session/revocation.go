@@ -14,29 +14,36 @@ import (
 // revokePauses lie between the attempts to revoke a token.
 var revokePauses = []time.Duration{time.Second, 5 * time.Second, 30 * time.Second}
 
-// revokeLater revokes the tokens of a session that is over (RFC 7009): the
-// refresh token, with which servers let go of the grant, or the access token
-// where there is none. Nobody waits for it, and nothing depends on it.
+// revokeLimit bounds all the attempts.
+const revokeLimit = 2 * time.Minute
+
+// revokeLater revokes tokens that no session holds, in the background.
 func (m *Manager) revokeLater(refresh, access oauth.Secret) {
+	m.cfg.Backend.detach(func(ctx context.Context) { m.revoke(ctx, refresh, access) }, revokeLimit, func() {})
+}
+
+// revoke revokes the tokens of a session that is over (RFC 7009): the refresh
+// token, with which servers let go of the grant, or the access token where there
+// is none. It reports false when that may be worth another try.
+func (m *Manager) revoke(ctx context.Context, refresh, access oauth.Secret) (done bool) {
 	if m.cfg.KeepTokensAtEnd || refresh == "" && access == "" {
-		return
+		return true
 	}
 	token, hint := refresh, "refresh_token"
 	if token == "" {
 		token, hint = access, "access_token"
 	}
-	m.cfg.Backend.detach(func(ctx context.Context) {
-		for i := 0; ; i++ {
-			err := m.cfg.Client.Revoke(ctx, token, hint)
-			if err == nil || errors.Is(err, oauth.ErrUnsupported) {
-				return
-			}
-			class := oauth.ClassOf(err)
-			again := class == oauth.ClassOutage || class == oauth.ClassAmbiguous || class == oauth.ClassNotSent
-			if !again || i == len(revokePauses) || sleep(ctx, revokePauses[i]) != nil {
-				m.cfg.Logger.Warn("a token of a session that is over could not be revoked", "error", err)
-				return
-			}
+	for i := 0; ; i++ {
+		err := m.cfg.Client.Revoke(ctx, token, hint)
+		if err == nil || errors.Is(err, oauth.ErrUnsupported) {
+			return true
 		}
-	}, 2*time.Minute, func() {})
+		class := oauth.ClassOf(err)
+		again := class == oauth.ClassOutage || class == oauth.ClassAmbiguous || class == oauth.ClassNotSent
+		if !again || i == len(revokePauses) || sleep(ctx, revokePauses[i]) != nil {
+			m.cfg.Logger.Warn("a token of a session that is over could not be revoked", "error", err)
+			// Who refuses this client may not do so for ever; everything else is an answer.
+			return !again && class != oauth.ClassConfiguration
+		}
+	}
 }

@@ -51,6 +51,7 @@ func (e *entry) newer(rec *Record) *Record {
 	if reason := e.ended.Load(); reason != nil {
 		next := rec.Next()
 		next.entomb(*reason, time.Unix(e.expiry.Load(), 0))
+		next.empty() // they are revoked already, or on the way
 		return next
 	}
 	o := e.opened.Load()

@@ -13,20 +13,23 @@ import (
 // on its way finds it.
 const tombstoneRest = 10 * time.Minute
 
-// entomb makes rec, not yet stored, a tombstone without tokens.
+// entomb makes rec, not yet stored, a tombstone. Its tokens stay sealed in it until
+// they are revoked, see redeem: whoever ends a session may not be able to, or may
+// never hear that the store has the tombstone.
 func (r *Record) entomb(reason Reason, keep time.Time) {
-	r.Ended, r.Attempt, r.Index, r.Facts, r.Tokens = reason, nil, nil, nil, nil
+	r.Ended, r.Attempt, r.Index = reason, nil, nil
 	r.Expiry = later(keep, time.Now().Add(tombstoneRest))
 }
 
-// endUnseen ends a session without its cookie. Nobody but the cookie opens its
-// tokens, so they stay sealed in the tombstone until it is seen again: see
-// redeem. It reports false when the session was over already.
+// empty makes rec, not yet stored, one without tokens.
+func (r *Record) empty() { r.Facts, r.Tokens = nil, nil }
+
+// endUnseen ends a session without its cookie, which alone opens its tokens: they
+// are revoked when it is seen again. It reports false when the session was over already.
 func (m *Manager) endUnseen(ctx context.Context, store Store, rec *Record, reason Reason) (bool, error) {
 	for {
 		next := rec.Next()
-		next.Ended, next.Attempt, next.Index = reason, nil, nil
-		next.Expiry = later(rec.Expiry, time.Now().Add(tombstoneRest))
+		next.entomb(reason, rec.Expiry)
 		err := store.Replace(ctx, rec, next)
 		if err == nil {
 			e := m.cfg.Backend.live.of(rec.Key)
@@ -48,29 +51,27 @@ func (m *Manager) endUnseen(ctx context.Context, store Store, rec *Record, reaso
 }
 
 // redeem revokes the tokens that a tombstone has kept, now that the cookie which
-// opens them is here, and empties it. Nobody waits for it.
+// opens them is here, and then empties it. Nobody waits for it. If the tokens
+// cannot be revoked, the next one who sees the tombstone tries again.
 func (s *Session) redeem(rec *Record) {
 	e := s.entry()
-	if len(rec.Tokens) == 0 || !e.ending.CompareAndSwap(false, true) {
+	if len(rec.Tokens) == 0 || !e.redeeming.CompareAndSwap(false, true) {
 		return
 	}
 	s.m.cfg.Backend.detach(func(ctx context.Context) {
-		defer e.ending.Store(false)
+		defer e.redeeming.Store(false)
 		t, _, err := s.m.unseal(ctx, s, rec)
-		if err != nil {
-			return // of another cookie, or another key; it was logged
+		if err != nil || !s.m.revoke(ctx, t.refresh, t.access) {
+			return // not of this cookie or key, or to be tried again; it was logged
 		}
 		store, err := s.m.cfg.Backend.current(ctx)
 		if err == nil {
 			next := rec.Next()
-			next.entomb(rec.Ended, rec.Expiry)
+			next.empty()
 			err = store.Replace(ctx, rec, next)
 		}
-		switch {
-		case err == nil:
-			s.m.revokeLater(t.refresh, t.access)
-		case !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound):
+		if err != nil && !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) {
 			s.m.cfg.Logger.Warn("emptying the tombstone of a session", "session", s.key.short(), "error", err)
 		}
-	}, 10*time.Second, func() { e.ending.Store(false) })
+	}, revokeLimit, func() { e.redeeming.Store(false) })
 }

@@ -38,8 +38,6 @@ type checker struct {
 	found []violation
 	// What the run was worth.
 	lost, takeovers, doubles int
-	strictly                 bool // known faults are faults
-	tolerated                map[string]int
 }
 
 func (c *checker) broken(invariant string, at time.Time, format string, args ...any) {
@@ -47,14 +45,12 @@ func (c *checker) broken(invariant string, at time.Time, format string, args ...
 }
 
 // check gives the broken invariants, in order of time.
-func check(w *world, strictly bool) *checker {
-	c := &checker{w: w, h: &w.history, strictly: strictly, tolerated: map[string]int{}}
+func check(w *world) *checker {
+	c := &checker{w: w, h: &w.history}
 	c.budgets()
 	c.relays()
 	for _, loop := range c.h.loops {
-		if !c.tolerate(hotLoop) {
-			c.broken(economy, c.h.ended, "%s", loop)
-		}
+		c.broken(economy, c.h.ended, "%s", loop)
 	}
 	for _, s := range w.sessions {
 		l := c.lineOf(s)
@@ -80,8 +76,6 @@ type line struct {
 	requests []*request
 	calls    []*call // of the token endpoint with a refresh token
 	writes   []*write
-
-	lateIntent bool
 }
 
 func (c *checker) lineOf(s *sess) *line {
@@ -166,7 +160,6 @@ func (c *checker) relays() {
 			c.broken(ownUser, r.at, "%s was relayed with a token of %s", r.sess.user, a.fam.user)
 		case a.fam.sess != r.sess:
 			c.broken(goodToken, r.at, "%s was relayed with a token of another session", r.sess.user)
-		case !r.at.Before(a.expiry) && c.w.plan.jwt && r.at.Sub(a.expiry) < 3*time.Second && c.tolerate(oldClock):
 		case !r.at.Before(a.expiry):
 			c.broken(goodToken, r.at, "%s was relayed at %s by %s with a token that expired at %s", r.sess.user, c.since(r.at), r.proc.name, c.since(a.expiry))
 		case r.sess.endedBefore(r.began.Add(-c.staleness())):

@@ -30,9 +30,6 @@ func (c *checker) logouts(l *line) {
 			c.w.note(nil, s.key, "%s is not revoked: %s", t.value, why)
 			return
 		}
-		if !c.revokeCalled(s.fam) && c.tombstoneLost(l) && c.tolerate(unrevoked) {
-			return
-		}
 		c.broken(finalOut, found.end, "%s signed out, or was signed out, as %s said at %s, and %s still works", s.user, found.proc.name, c.since(found.end), t.value)
 		return
 	}
@@ -50,19 +47,6 @@ func (c *checker) foundOver(l *line) *request {
 	return nil
 }
 
-// tombstoneLost says that who wrote the tombstone may not have heard that it did.
-func (c *checker) tombstoneLost(l *line) bool {
-	for _, wr := range l.writes {
-		if wr.kind == stepTombSent && wr.proc != nil {
-			hungUp := slices.ContainsFunc(l.requests, func(r *request) bool {
-				return r.kind == requestLogout && r.outcome == outcomeHungUp && r.proc == wr.proc && !r.end.Before(wr.at.Add(-time.Second)) && r.began.Before(wr.at)
-			})
-			return hungUp || c.blackout(wr.proc, l.s.key, wr.at.Add(-10*time.Second), wr.at.Add(2*time.Second)) > 0
-		}
-	}
-	return false
-}
-
 // known says that a refresh token that works came to a process that had to
 // revoke it: it got it, and there was no other result that went before it.
 func (c *checker) known(l *line, t *refreshToken) bool {
@@ -77,10 +61,6 @@ func (c *checker) known(l *line, t *refreshToken) bool {
 			return wr.kind == stepCommitSent && wr.at.After(x.called)
 		})
 	})
-}
-
-func (c *checker) revokeCalled(f *family) bool {
-	return slices.ContainsFunc(c.h.calls, func(x *call) bool { return x.revoke && x.token != nil && x.token.fam == f })
 }
 
 // unrevoked says why a token of a session that is over may still work: a process

@@ -38,31 +38,33 @@ func (c *checker) lossAllowed(l *line, before time.Time) string {
 		return c.orphan(l, before)
 	}
 	if t := c.w.plan.target; c.w.plan.policy == policyGrace && t != nil && t.action != actPauseLong && t.action != actCutStoreLong {
-		// Somebody else is there inside the window, and takes over.
-		if l.unseen(c.w.plan.life) && c.tolerate(unseenAttempt) {
-			return unseenAttempt
-		}
-		return ""
-	}
-	if l.lateIntent {
-		return lateIntent
+		return c.wasted(l) // somebody else is there inside the window, and takes over
 	}
 	return c.reuse(l)
 }
 
-// unseen says that a refresh which was granted long before it was due did not
-// come into the store.
-func (l *line) unseen(life time.Duration) bool {
-	since := l.s.born
-	for _, wr := range l.writes {
-		if wr.kind != stepCommitSent {
+// wasted finds a refresh that was granted and never came into the store, and after
+// it, as long as the grace lasted, a number of calls that all got no answer.
+func (c *checker) wasted(l *line) string {
+	for _, g := range l.calls {
+		if g.result != callGranted || c.landed(l, g) {
 			continue
 		}
-		since = wr.at
+		tried, answered := 0, 0
+		for _, x := range l.calls {
+			if x.token != g.token || !x.called.After(g.called) || x.called.After(g.arrived.Add(c.w.plan.window)) {
+				continue
+			}
+			tried++
+			if !x.answered.IsZero() && x.result != callUnwell {
+				answered++
+			}
+		}
+		if tried >= 2 && answered == 0 {
+			return fmt.Sprintf("the answer to the refresh at %s was lost, and so were %d more while the grace lasted", c.since(g.called), tried)
+		}
 	}
-	return slices.ContainsFunc(l.calls, func(x *call) bool {
-		return x.result == callGranted && x.called.After(since) && x.called.Sub(since) < life*7/10
-	})
+	return ""
 }
 
 // reuse explains why the authorization server revoked a family: a call presented

@@ -26,7 +26,7 @@ type mutation struct {
 var mutations = []mutation{
 	{
 		name: "the owner does not move the lease", file: "attempt.go",
-		old: "				a.Lease++\n", text: "",
+		old: "	a.Lease++\n", text: "",
 		falls: onceOnly, first: 1,
 	},
 	{
@@ -73,6 +73,21 @@ var mutations = []mutation{
 		name: "the authorization server is called without an intent", file: "attempt.go",
 		old: "switch err := store.Replace(ctx, o.rec, next); {", text: "switch err := error(nil); {",
 		falls: onceOnly, first: 1,
+	},
+	{
+		name: "who was stopped does not look again before it calls", file: "attempt.go",
+		old: "for since(asked) >= f.m.lease()/leaseBeats {", text: "for false {",
+		falls: onceOnly, first: cellSeed(policyStrict, stepIntentSent, actPauseLease),
+	},
+	{
+		name: "that a refresh token may be spent is forgotten with the next answer", file: "flight.go",
+		old: "f.doubtful = o.rec.Attempt.Takeover", text: "f.doubtful = false",
+		falls: onceOnly, first: 1,
+	},
+	{
+		name: "a tombstone keeps no tokens", file: "handle.go",
+		old: "if s.m.cfg.KeepTokensAtEnd || reason == ReasonRefreshToken {", text: "if true {",
+		falls: finalOut, first: cellSeed(policyStrict, stepTombDone, actLoseReply),
 	},
 }
 

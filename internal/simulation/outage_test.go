@@ -64,7 +64,7 @@ func (o *outage) run() {
 }
 
 func (o *outage) check(t *testing.T) {
-	c := check(o.w, *strictly)
+	c := check(o.w)
 	for _, v := range c.found {
 		if v.invariant != economy && !(v.invariant == alive && v.at.Before(o.end.Add(time.Minute))) {
 			t.Errorf("%s at %s: %s", v.invariant, c.since(v.at), v.text)

@@ -57,11 +57,6 @@ func (c *checker) presentations(l *line) {
 		}
 		c.doubles++
 		switch {
-		case x.called.Sub(x.intent) >= c.lease() && c.tolerate(lateIntent):
-			l.lateIntent = true
-		case first.called.Sub(first.intent) >= c.lease() && c.tolerate(lateIntent):
-			l.lateIntent = true
-		case !lic.marked && forgotten(l, first, x) && c.tolerate(forgottenMark):
 		case !lic.marked:
 			c.broken(onceOnly, x.called, "%s, was presented at %s by %s before, and the attempt does not say so", who, c.since(first.called), first.proc.name)
 		case !c.excused(first, x):

@@ -14,22 +14,23 @@ import (
 type step string
 
 const (
-	stepIntentSent  step = "intent sent"      // K1
-	stepIntentDone  step = "intent stored"    // K1, the answer is not there yet
-	stepCalled      step = "call made"        // K2
-	stepArrived     step = "call arrived"     // K3
-	stepServed      step = "call served"      // K4
-	stepAnswered    step = "answer arrived"   // K5
-	stepCommitSent  step = "commit sent"      // K7
-	stepCommitDone  step = "commit stored"    // K8
-	stepBeat        step = "lease moved"      // while the call runs
-	stepMarked      step = "attempt marked"   // before a second call
-	stepTombSent    step = "tombstone sent"   // logout
-	stepTombDone    step = "tombstone stored" // logout
-	stepRevoked     step = "revocation made"  // logout
-	stepAttemptOver step = "attempt given up" // after an error
-	stepTouch       step = "activity noted"   // beside it all
-	stepOther       step = "another write"    // whatever comes to be
+	stepIntentSent  step = "intent sent"       // K1
+	stepIntentDone  step = "intent stored"     // K1, the answer is not there yet
+	stepCalled      step = "call made"         // K2
+	stepArrived     step = "call arrived"      // K3
+	stepServed      step = "call served"       // K4
+	stepAnswered    step = "answer arrived"    // K5
+	stepCommitSent  step = "commit sent"       // K7
+	stepCommitDone  step = "commit stored"     // K8
+	stepBeat        step = "lease moved"       // while the call runs
+	stepMarked      step = "attempt marked"    // before a second call
+	stepTombSent    step = "tombstone sent"    // logout
+	stepTombDone    step = "tombstone stored"  // logout
+	stepRevoked     step = "revocation made"   // logout
+	stepAttemptOver step = "attempt given up"  // after an error
+	stepTouch       step = "activity noted"    // beside it all
+	stepEmptied     step = "tombstone emptied" // logout
+	stepOther       step = "another write"     // whatever comes to be
 )
 
 var steps = []step{
@@ -60,8 +61,10 @@ var actions = []action{
 // kindOf says what a write is, from what it changes alone.
 func kindOf(old, next *session.Record) step {
 	switch {
-	case next.Ended != "":
+	case next.Ended != "" && old.Ended == "":
 		return stepTombSent
+	case next.Ended != "":
+		return stepEmptied
 	case next.Gen != old.Gen:
 		return stepCommitSent
 	case next.Attempt == nil && old.Attempt != nil:
