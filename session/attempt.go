@@ -189,8 +189,15 @@ func (f *flight) beat(o *opened) (stop func()) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for sleep(ctx, f.m.lease()/leaseBeats) == nil {
-			f.changeAttempt(ctx, o, (*Attempt).beat) //nolint:errcheck // the next beat tries again
+		for pause := f.m.lease() / leaseBeats; sleep(ctx, pause) == nil; {
+			switch err := f.changeAttempt(ctx, o, (*Attempt).beat); {
+			case err == nil:
+				pause = f.m.lease() / leaseBeats
+			case errors.Is(err, errNotOurs), over(err):
+				return
+			default: // sooner than that: a lease is not long
+				pause = f.m.lease() / (5 * leaseBeats)
+			}
 		}
 	}()
 	return func() {

@@ -52,8 +52,8 @@ func (c *checker) wasted(l *line) string {
 		}
 		tried, answered := 0, 0
 		for _, x := range l.calls {
-			if x.token != g.token || !x.called.After(g.called) || x.called.After(g.arrived.Add(c.w.plan.window)) {
-				continue
+			if x.token != g.token || !x.called.After(g.called) || later(x.called, x.arrived).After(g.arrived.Add(c.w.plan.window)) {
+				continue // of another one, or too late, as far as the server is concerned
 			}
 			tried++
 			if !x.answered.IsZero() && x.result != callUnwell {
