@@ -84,8 +84,7 @@ func (f *flight) call(ctx context.Context, o *opened) (*oauth.TokenResponse, err
 		request.Scope, request.Resource = f.to.purpose.Scope, f.to.purpose.Resource
 	}
 	f.doubtful = o.rec.Attempt.Takeover
-	f.e.presentation(o.rec.Gen)
-	answer, err := f.m.cfg.Client.Refresh(ctx, request)
+	answer, err := f.present(ctx, o, request)
 	if err == nil || oauth.ClassOf(err) != oauth.ClassAmbiguous {
 		return answer, err
 	}
@@ -103,6 +102,20 @@ func (f *flight) call(ctx context.Context, o *opened) (*oauth.TokenResponse, err
 		return nil, err
 	}
 	f.m.cfg.Logger.Warn("the answer to a refresh was lost; asking once more", "session", f.s.key.short())
+	return f.present(ctx, o, request)
+}
+
+// present presents the refresh token. Where that may be done again, it does not
+// wait for the answer as long as the client would: the grace must not run out
+// over one that was lost.
+func (f *flight) present(ctx context.Context, o *opened, request oauth.RefreshRequest) (*oauth.TokenResponse, error) {
+	grace, known := f.m.cfg.RotationGrace, time.Since(f.e.presentation(o.rec.Gen))
+	limit := max(grace/3, 2*f.m.cfg.Client.TokenLatency())
+	if f.m.cfg.Rotation == RotationGrace && known+limit < grace {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
 	return f.m.cfg.Client.Refresh(ctx, request)
 }
 

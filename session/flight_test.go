@@ -38,10 +38,28 @@ func TestLostAnswer(t *testing.T) {
 			br := browser{}
 			b.login(br)
 			time.Sleep(51 * time.Second) // due, whatever the jitter
-			b.as.Script(astest.Token, astest.Answer{DelayReply: 6 * time.Second, CutReply: true})
+			silent := astest.Answer{DelayReply: time.Minute, CutReply: true}
+			b.as.Script(astest.Token, silent, silent, silent, silent, silent, silent)
+			for range 80 {
+				b.mustToken(br)
+				time.Sleep(100 * time.Millisecond)
+			}
+			asked := b.as.RefreshRequests()
+			if last := asked[len(asked)-1].Time.Sub(asked[0].Time); len(asked) < 2 || last > 5*time.Second {
+				t.Errorf("the refresh token was presented %d times, the last time after %v", len(asked), last)
+			}
+		})
+	})
+	t.Run("grace: a silent server does not use it up", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, astest.Options{AccessTokenLifetime: time.Minute, Rotation: astest.RotateGrace},
+				func(c *session.Config) { c.Rotation, c.RotationGrace = session.RotationGrace, 5*time.Second })
+			br := browser{}
+			b.login(br)
+			time.Sleep(time.Minute)
+			b.as.Script(astest.Token, astest.Answer{DelayReply: time.Minute, CutReply: true})
 			b.mustToken(br)
-			time.Sleep(7 * time.Second)
-			b.refreshes(1)
+			b.refreshes(2)
 		})
 	})
 	t.Run("strict: not while the token lives, then once", func(t *testing.T) {
