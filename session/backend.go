@@ -45,6 +45,12 @@ type Backend struct {
 	openErr  error
 	openedAt time.Time // when openErr came
 
+	gates map[string]*gate // by issuer
+
+	revocations chan struct{} // places for calls
+	ending      chan struct{} // closed when the process ends
+	endOnce     sync.Once
+
 	flights int
 	landed  chan struct{} // closed when flights reaches zero; nil: nobody waits
 }
@@ -73,11 +79,27 @@ func (b *Backend) watch(key Key) (changed <-chan struct{}, glance time.Duration,
 	}
 }
 
+// gate gives the one before an authorization server's token endpoint, for all the
+// managers that there are and will be.
+func (b *Backend) gate(issuer string) *gate {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	g := b.gates[issuer]
+	if g == nil {
+		g = newGate()
+		b.gates[issuer] = g
+	}
+	return g
+}
+
 // NewBackend makes a backend whose store is opened by open at first use, with
 // one reference for the caller. An error of open is answered with
 // [ErrStoreUnavailable] and tried again.
 func NewBackend(open func(context.Context) (Store, error), logger *slog.Logger) *Backend {
-	b := &Backend{openStore: open, logger: logger, closed: make(chan struct{})}
+	b := &Backend{
+		openStore: open, logger: logger, closed: make(chan struct{}),
+		gates: map[string]*gate{}, revocations: make(chan struct{}, maxRevocations), ending: make(chan struct{}),
+	}
 	rand.Read(b.instance[:]) //nolint:errcheck // never fails, see crypto/rand
 	b.users.Store(1)
 	b.live.init()

@@ -4,6 +4,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,7 +34,7 @@ func (f *flight) land(o *opened, began time.Time, answer *oauth.TokenResponse) e
 	f.m.served.Store(time.Now().UnixNano())
 	fresh, err := f.successor(ctx, o, began, answer)
 	if err != nil {
-		return f.unusable(ctx, answer, fmt.Errorf("the answer is not for this session: %w", err))
+		return f.unusable(ctx, o, answer, fmt.Errorf("the answer is not for this session: %w", err))
 	}
 	defer f.e.held.Store(nil)
 	var res *result
@@ -71,7 +72,7 @@ func (f *flight) land(o *opened, began time.Time, answer *oauth.TokenResponse) e
 				kept = less == nil
 			}
 			if less == nil {
-				return f.unusable(ctx, answer, err)
+				return f.unusable(ctx, o, answer, err)
 			}
 			f.m.cfg.Logger.Warn("a session record is too large, and does without something", "session", f.s.key.short(), "without", what)
 			fresh, res, err = less, nil, nil
@@ -94,9 +95,9 @@ func (f *flight) land(o *opened, began time.Time, answer *oauth.TokenResponse) e
 
 // unusable ends a session whose refresh token is spent for tokens that it cannot
 // take.
-func (f *flight) unusable(ctx context.Context, answer *oauth.TokenResponse, why error) error {
+func (f *flight) unusable(ctx context.Context, o *opened, answer *oauth.TokenResponse, why error) error {
 	f.m.cfg.Logger.Error("refreshed tokens are of no use; the session ends", "session", f.s.key.short(), "error", why)
-	f.m.revokeLater(answer.RefreshToken, answer.AccessToken)
+	f.m.revokeLater(cmp.Or(answer.RefreshToken, o.tokens.refresh), answer.AccessToken) // it may stay the same
 	if err := f.s.end(ctx, ReasonRefreshToken); err != nil {
 		return err
 	}

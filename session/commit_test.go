@@ -215,7 +215,41 @@ func TestSpool(t *testing.T) {
 			if files := spooled(t, dir); len(files) != 0 {
 				t.Errorf("the spool still has %q", files)
 			}
+			// What it had is in the tombstone now, and revoked when that is seen.
+			last.ended(br, session.ReasonLoggedOut)
+			time.Sleep(time.Second)
+			revoked := map[string]bool{}
+			for _, r := range last.as.Requests(astest.Revoke) {
+				revoked[r.Token] = true
+			}
+			if len(revoked) != 2 {
+				t.Errorf("%d refresh tokens were revoked, want those of both generations", len(revoked))
+			}
 			n.store.setFail(nil)
+			bury(b)
+		})
+	})
+	t.Run("also into a store that went back in time", func(t *testing.T) { // F208
+		synctest.Test(t, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "spool")
+			b := newBench(t, astest.Options{AccessTokenLifetime: time.Minute})
+			b.backend.SpoolTo(dir)
+			br := browser{}
+			old := b.stored(b.login(br))
+			time.Sleep(time.Minute)
+			b.mustToken(br)
+			time.Sleep(time.Minute)
+			b.refuseCommits(true)
+			b.mustToken(br)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if err := b.backend.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("shutdown: %v", err)
+			}
+			n := next(b, dir)
+			n.restore(old)
+			n.mustToken(br)
+			n.refreshes(2)
 			bury(b)
 		})
 	})

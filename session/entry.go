@@ -135,18 +135,19 @@ func (e *entries) each(f func(*entry)) {
 
 // entry is what the process remembers of one session.
 type entry struct {
-	key       Key
-	opened    atomic.Pointer[opened]
-	used      atomic.Int64            // unix seconds of the last look
-	expiry    atomic.Int64            // unix seconds of the record's
-	lastSeen  atomic.Int64            // unix nanoseconds of activity seen by this process; 0: none
-	ended     atomic.Pointer[Reason]  // this process knows that the session is over
-	held      atomic.Pointer[result]  // refreshed tokens that the store has not taken yet
-	spooled   atomic.Pointer[spooled] // those of an earlier process
-	forced    atomic.Bool             // there is a streak, see below
-	touching  atomic.Bool             // last seen is being written
-	ending    atomic.Bool             // the session is being ended
-	redeeming atomic.Bool             // its tombstone's tokens are being revoked
+	key        Key
+	opened     atomic.Pointer[opened]
+	used       atomic.Int64            // unix seconds of the last look
+	expiry     atomic.Int64            // unix seconds of the record's
+	lastSeen   atomic.Int64            // unix nanoseconds of activity seen by this process; 0: none
+	ended      atomic.Pointer[Reason]  // this process knows that the session is over
+	held       atomic.Pointer[result]  // refreshed tokens that the store has not taken yet
+	spooled    atomic.Pointer[spooled] // those of an earlier process
+	forced     atomic.Bool             // there is a streak, see below
+	touching   atomic.Bool             // last seen is being written
+	ending     atomic.Bool             // the session is being ended
+	redeeming  atomic.Bool             // its tombstone's tokens are being revoked
+	redeemNext atomic.Int64            // unix nanoseconds; not before
 
 	// The flight's.
 	presented AttemptID // the last attempt that called

@@ -59,14 +59,14 @@ func (f *flight) fly() {
 
 // refresh is the protocol: intent, call, commit.
 func (f *flight) refresh(ctx context.Context) error {
-	o, err := f.intend(ctx)
+	o, store, err := f.intend(ctx)
 	if err != nil || o == nil {
 		return err
 	}
 	defer f.beat(o)() // also while the tokens wait to be stored
 	began := time.Now()
 	f.e.presented = o.rec.Attempt.ID
-	answer, err := f.call(ctx, o)
+	answer, err := f.call(ctx, o, store)
 	f.pass.used(err)
 	f.pass = nil
 	if err != nil {
@@ -78,7 +78,7 @@ func (f *flight) refresh(ctx context.Context) error {
 // call presents the refresh token once, and a second time only where the first
 // got no answer and that can do no harm: the policy allows it, or the access
 // token has run out and nothing is left to lose.
-func (f *flight) call(ctx context.Context, o *opened) (*oauth.TokenResponse, error) {
+func (f *flight) call(ctx context.Context, o *opened, store *openedStore) (*oauth.TokenResponse, error) {
 	request := oauth.RefreshRequest{RefreshToken: o.tokens.refresh}
 	if !f.to.byDefault() {
 		request.Scope, request.Resource = f.to.purpose.Scope, f.to.purpose.Resource
@@ -96,7 +96,7 @@ func (f *flight) call(ctx context.Context, o *opened) (*oauth.TokenResponse, err
 	asked := time.Now()
 	markErr := f.changeAttempt(ctx, o, func(a *Attempt) *Attempt { a.Takeover = true; return a })
 	if markErr == nil {
-		markErr = f.confirm(ctx, o, asked)
+		markErr = f.confirm(ctx, o, store, asked)
 	}
 	if markErr != nil {
 		return nil, err
@@ -144,7 +144,10 @@ func (f *flight) nothingToLose(o *opened) bool {
 }
 
 // harmless reports that by its policy the authorization server takes the refresh
-// token once more, if it was presented before.
+// token once more, if it was presented before. How old somebody else's attempt is
+// nobody can tell who sees it for the first time: then the grace counts from now.
+// If it is over, asking ends a session that could not have been refreshed either;
+// if it is not, not asking would have lost it.
 func (f *flight) harmless(o *opened) bool {
 	switch f.m.cfg.Rotation {
 	case RotationNone:

@@ -370,3 +370,54 @@ func TestTokensTooLargeToStore(t *testing.T) {
 		wantKind(t, err, session.LoginFailed)
 	})
 }
+
+// F203: a store whose writes take long is slow, and nothing else.
+func TestSlowStore(t *testing.T) {
+	for name, exclusive := range map[string]bool{"of one process": true, "shared": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, astest.Options{AccessTokenLifetime: time.Minute, Rotation: astest.RotateGrace}, func(c *session.Config) {
+					c.Rotation, c.RotationGrace = session.RotationGrace, 3*time.Second // the shortest lease
+				})
+				b.store.exclusive = exclusive
+				br := browser{}
+				b.login(br)
+				b.store.onReplace(func(_, _ *session.Record) error {
+					time.Sleep(600 * time.Millisecond)
+					return nil
+				})
+				for range 180 {
+					b.mustToken(br)
+					time.Sleep(time.Second)
+				}
+				if n := b.as.Refreshes(); n < 3 || n > 4 {
+					t.Errorf("%d refreshes in three minutes", n)
+				}
+			})
+		})
+	}
+}
+
+// What ends a session is revoked with it, also where the refresh token stays the
+// same and the answer does not name it.
+func TestUnusableAnswerIsRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenLifetime: time.Minute, Rotation: astest.RotateSame})
+		br := browser{}
+		b.login(br)
+		b.as.Configure(func(o *astest.Options) {
+			o.IDTokenClaims = func(grant string, claims map[string]any) {
+				if grant == "refresh_token" {
+					claims["sub"] = "mallory"
+				}
+			}
+		})
+		time.Sleep(time.Minute)
+		b.ended(br, session.ReasonRefreshToken)
+		time.Sleep(time.Second)
+		presented, revoked := b.as.RefreshRequests(), b.as.Requests(astest.Revoke)
+		if len(revoked) != 1 || revoked[0].Token != presented[0].Token || b.as.RefreshTokenLive(revoked[0].Token) {
+			t.Errorf("revoked: %d tokens", len(revoked))
+		}
+	})
+}

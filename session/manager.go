@@ -147,7 +147,7 @@ func NewManager(cfg Config) (*Manager, error) {
 	default:
 		return nil, fmt.Errorf("session: unknown ID token hint %q", cfg.IDTokenHint)
 	}
-	m := &Manager{cfg: cfg, gate: newGate()}
+	m := &Manager{cfg: cfg, gate: cfg.Backend.gate(cfg.Issuer)}
 	m.aims.init(cfg.Client)
 	return m, nil
 }

@@ -14,6 +14,10 @@ import (
 // revokePauses lie between the attempts to revoke a token.
 var revokePauses = []time.Duration{time.Second, 5 * time.Second, 30 * time.Second}
 
+// maxRevocations is how many calls of a revocation endpoint are made at a time: a
+// server that ends all sessions of everybody must not be stormed for it.
+const maxRevocations = 16
+
 // revokeLimit bounds all the attempts.
 const revokeLimit = 2 * time.Minute
 
@@ -34,16 +38,42 @@ func (m *Manager) revoke(ctx context.Context, refresh, access oauth.Secret) (don
 		token, hint = access, "access_token"
 	}
 	for i := 0; ; i++ {
-		err := m.cfg.Client.Revoke(ctx, token, hint)
+		err := m.revokeNow(ctx, token, hint)
 		if err == nil || errors.Is(err, oauth.ErrUnsupported) {
 			return true
 		}
 		class := oauth.ClassOf(err)
 		again := class == oauth.ClassOutage || class == oauth.ClassAmbiguous || class == oauth.ClassNotSent
-		if !again || i == len(revokePauses) || sleep(ctx, revokePauses[i]) != nil {
+		if !again || i == len(revokePauses) || m.cfg.Backend.pause(ctx, max(revokePauses[i], retryAfter(err))) != nil {
 			m.cfg.Logger.Warn("a token of a session that is over could not be revoked", "error", err)
 			// Who refuses this client may not do so for ever; everything else is an answer.
 			return !again && class != oauth.ClassConfiguration
 		}
+	}
+}
+
+func (m *Manager) revokeNow(ctx context.Context, token oauth.Secret, hint string) error {
+	places := m.cfg.Backend.revocations
+	select {
+	case places <- struct{}{}:
+		defer func() { <-places }()
+		return m.cfg.Client.Revoke(ctx, token, hint)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+var errEnding = errors.New("the process ends")
+
+// pause is sleep, but not over the end of the process.
+func (b *Backend) pause(ctx context.Context, d time.Duration) error {
+	if err := wait(ctx, b.ending, d); err != nil {
+		return err
+	}
+	select {
+	case <-b.ending:
+		return errEnding
+	default:
+		return nil
 	}
 }

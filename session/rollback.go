@@ -39,6 +39,7 @@ func (m *Manager) record(ctx context.Context, store Store, s *Session) (*Record,
 		m.cfg.Logger.Error("the session store went back in time; this record is put right", "session", s.key.short(),
 			"generation", rec.Gen, "put_back", next.Gen, "ended", string(next.Ended))
 		if next.Ended != "" {
+			s.redeem(next)
 			return nil, &EndedError{Reason: next.Ended}
 		}
 		return next, nil
@@ -51,7 +52,6 @@ func (e *entry) newer(rec *Record) *Record {
 	if reason := e.ended.Load(); reason != nil {
 		next := rec.Next()
 		next.entomb(*reason, time.Unix(e.expiry.Load(), 0))
-		next.empty() // they are revoked already, or on the way
 		return next
 	}
 	o := e.opened.Load()

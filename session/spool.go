@@ -40,6 +40,7 @@ func (b *Backend) SpoolTo(dir string) { b.spoolDir = dir }
 // the spool, so that the next process can store them. An error says that not all
 // refreshes ended in time, and which tokens could not be written either.
 func (b *Backend) Shutdown(ctx context.Context) error {
+	b.endOnce.Do(func() { close(b.ending) })
 	err := b.Drain(ctx)
 	if err == nil {
 		return nil
@@ -182,14 +183,16 @@ func (b *Backend) deliverAll(waiting []*entry) {
 }
 
 // deliver stores one spooled record, fenced as every commit is, and removes its
-// file when that is done or of no use any more. An error means: not yet.
+// file when that is done or of no use any more. If the session has ended meanwhile,
+// its tombstone gets the tokens, to be revoked; if the store went back in time, it
+// is brought forward again. An error means: not yet.
 func (b *Backend) deliver(ctx context.Context, store Store, e *entry, sp *spooled) error {
 	for {
 		cur, err := store.Load(ctx, e.key)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return unavailable(err)
 		}
-		if err == nil && cur.Ended == "" && sp.rec.succeeds(cur) {
+		if err == nil && sp.rec.Gen > cur.Gen {
 			next := cur.Next()
 			next.adopt(sp.rec)
 			switch err := store.Replace(ctx, cur, next); {
@@ -198,7 +201,7 @@ func (b *Backend) deliver(ctx context.Context, store Store, e *entry, sp *spoole
 			case err != nil:
 				return unavailable(err)
 			}
-			b.logger.Info("refreshed tokens of an earlier process are stored", "session", e.key.short())
+			b.logger.Info("refreshed tokens of an earlier process are stored", "session", e.key.short(), "ended", string(cur.Ended))
 		}
 		e.spooled.CompareAndSwap(sp, nil)
 		if err := os.Remove(sp.path); err != nil && !errors.Is(err, fs.ErrNotExist) {

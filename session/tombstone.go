@@ -13,6 +13,10 @@ import (
 // on its way finds it.
 const tombstoneRest = 10 * time.Minute
 
+// redeemPause is how long tokens that could not be revoked are left alone: who
+// keeps the cookie of a session that is over must not make work.
+const redeemPause = 5 * time.Minute
+
 // entomb makes rec, not yet stored, a tombstone. Its tokens stay sealed in it until
 // they are revoked, see redeem: whoever ends a session may not be able to, or may
 // never hear that the store has the tombstone.
@@ -55,13 +59,14 @@ func (m *Manager) endUnseen(ctx context.Context, store Store, rec *Record, reaso
 // cannot be revoked, the next one who sees the tombstone tries again.
 func (s *Session) redeem(rec *Record) {
 	e := s.entry()
-	if len(rec.Tokens) == 0 || !e.redeeming.CompareAndSwap(false, true) {
+	if len(rec.Tokens) == 0 || time.Now().UnixNano() < e.redeemNext.Load() || !e.redeeming.CompareAndSwap(false, true) {
 		return
 	}
 	s.m.cfg.Backend.detach(func(ctx context.Context) {
 		defer e.redeeming.Store(false)
 		t, _, err := s.m.unseal(ctx, s, rec)
 		if err != nil || !s.m.revoke(ctx, t.refresh, t.access) {
+			e.redeemNext.Store(time.Now().Add(redeemPause).UnixNano())
 			return // not of this cookie or key, or to be tried again; it was logged
 		}
 		store, err := s.m.cfg.Backend.current(ctx)

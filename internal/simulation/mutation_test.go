@@ -76,7 +76,7 @@ var mutations = []mutation{
 	},
 	{
 		name: "who was stopped does not look again before it calls", file: "attempt.go",
-		old: "for since(asked) >= f.m.lease()/leaseBeats {", text: "for false {",
+		old: "for limit := f.m.lease() / leaseBeats; since(asked) >= limit; limit = f.m.lease() {", text: "for false {",
 		falls: onceOnly, first: cellSeed(policyStrict, stepIntentSent, actPauseLease),
 	},
 	{
