@@ -54,7 +54,7 @@ var arrows = map[string][]string{
 	"session":             {"oauth"},
 	"session/filestore":   {"session"},
 	"session/memstore":    {"session"},
-	"session/redisstore":  {"oauth", "session"},
+	"session/redisstore":  {"session"},
 	"session/storetest":   {"session"},
 	"oauth":               {},
 	"upstream":            {},

@@ -12,7 +12,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/caddy-bff/caddy-bff/oauth"
+	"github.com/caddy-bff/caddy-bff/session"
 )
 
 // DefaultPort is the port of an address that names none.
@@ -28,7 +28,7 @@ type Address struct {
 	TLS bool
 	// Username and Password are those of the URL, or empty.
 	Username string
-	Password oauth.Secret
+	Password session.Secret
 	// DB is the database that the URL names, or -1.
 	DB int
 }
@@ -56,7 +56,7 @@ func ParseAddress(text string) (Address, error) {
 	}
 	a := Address{DB: -1, Username: u.User.Username()}
 	if p, ok := u.User.Password(); ok {
-		a.Password = oauth.Secret(p)
+		a.Password = session.Secret(p)
 	}
 	var db string
 	switch u.Scheme {

@@ -4,6 +4,8 @@
 package redisstore
 
 import (
+	"encoding/hex"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -47,6 +49,21 @@ func TestParseAddress(t *testing.T) {
 		a, err := ParseAddress(text)
 		if err != nil || a.Local() != local {
 			t.Errorf("%s: local is %t, %v", text, a.Local(), err)
+		}
+	}
+}
+
+// Options and addresses get into panics and debug output: no password does.
+func TestAddressPrintsNoPassword(t *testing.T) {
+	a, err := ParseAddress("rediss://shop:geheim@redis/1")
+	if err != nil || a.Password.Reveal() != "geheim" {
+		t.Fatal(a, err)
+	}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x"} {
+		for _, value := range []any{a, &a, Options{Addresses: []Address{a}}} {
+			if got := fmt.Sprintf(verb, value); strings.Contains(got, "geheim") || strings.Contains(got, hex.EncodeToString([]byte("geheim"))) {
+				t.Errorf("%s: %s", verb, got)
+			}
 		}
 	}
 }

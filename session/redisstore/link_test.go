@@ -22,7 +22,6 @@ import (
 	"time"
 
 	"github.com/caddy-bff/caddy-bff/internal/redistest"
-	"github.com/caddy-bff/caddy-bff/oauth"
 	"github.com/caddy-bff/caddy-bff/session"
 	"github.com/caddy-bff/caddy-bff/session/redisstore"
 )
@@ -52,8 +51,8 @@ func refuses(t *testing.T, s *redisstore.Store, want string) {
 	})
 }
 
-func password(p string) func() (oauth.Secret, error) {
-	return func() (oauth.Secret, error) { return oauth.Secret(p), nil }
+func password(p string) func() (session.Secret, error) {
+	return func() (session.Secret, error) { return session.Secret(p), nil }
 }
 
 // An ACL user with no more rights than the package asks for, in a database of

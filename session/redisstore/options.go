@@ -10,7 +10,7 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/caddy-bff/caddy-bff/oauth"
+	"github.com/caddy-bff/caddy-bff/session"
 )
 
 // Defaults of [Options].
@@ -32,7 +32,7 @@ type Options struct {
 	// address. Password is called for every new connection, so that a password
 	// that changed is used without a restart.
 	Username string
-	Password func() (oauth.Secret, error)
+	Password func() (session.Secret, error)
 	// DB is the database. A cluster has only 0.
 	DB int
 	// TLS is how to talk TLS. Default: in the clear, or, when an address is a
@@ -74,7 +74,7 @@ type Sentinel struct {
 	// Username and Password sign in to the sentinels themselves. Password is
 	// called for every new connection. Default: none.
 	Username string
-	Password func() (oauth.Secret, error)
+	Password func() (session.Secret, error)
 }
 
 // Check finds what is wrong with the options, before anything is connected.
@@ -98,7 +98,7 @@ func (o Options) complete() (Options, error) {
 		o.Username = first.Username
 	}
 	if o.Password == nil {
-		o.Password = func() (oauth.Secret, error) { return first.Password, nil }
+		o.Password = func() (session.Secret, error) { return first.Password, nil }
 	}
 	switch {
 	case first.DB >= 0 && o.DB != 0 && o.DB != first.DB:
