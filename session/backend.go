@@ -59,6 +59,7 @@ type openedStore struct {
 	Store
 	exclusive bool
 	watcher   Watcher // or nil
+	caching   Caching // or nil
 }
 
 // watch gives a channel that is closed when the record of key may have changed;
@@ -209,6 +210,7 @@ func (b *Backend) openNow(done chan struct{}) {
 		e, ok := s.(Exclusive)
 		opened := &openedStore{Store: s, exclusive: ok && e.Exclusive()}
 		opened.watcher, _ = s.(Watcher)
+		opened.caching, _ = s.(Caching)
 		b.loadSpool() // before anybody refreshes
 		b.store.Store(opened)
 		b.openErr = nil

@@ -74,7 +74,15 @@ func newBench(t testing.TB, options astest.Options, edit ...func(*session.Config
 // newInstance makes an instance on a store and a server that are there already.
 func newInstance(t testing.TB, as *astest.Server, store *faultyStore, edit ...func(*session.Config)) *bench {
 	t.Helper()
-	b := &bench{t: t, as: as, store: store, log: &lockedBuffer{}}
+	b := newInstanceOn(t, as, store, edit...)
+	b.store = store
+	return b
+}
+
+// newInstanceOn is newInstance on any store, which the instance closes.
+func newInstanceOn(t testing.TB, as *astest.Server, store session.Store, edit ...func(*session.Config)) *bench {
+	t.Helper()
+	b := &bench{t: t, as: as, log: &lockedBuffer{}}
 	logger := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	b.backend = session.NewBackend(func(context.Context) (session.Store, error) { return store, nil }, logger)
 	client, err := oauth.New(oauth.Config{

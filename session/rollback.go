@@ -13,9 +13,12 @@ import (
 // back in time, when a replica that lags behind takes over: then it shows a
 // generation whose refresh token is spent, or a session that has ended. A process
 // that knows better puts it right before anybody acts on it.
-func (m *Manager) record(ctx context.Context, store Store, s *Session) (*Record, error) {
+func (m *Manager) record(ctx context.Context, store *openedStore, s *Session) (*Record, error) {
 	for {
 		rec, err := store.Load(ctx, s.key)
+		if errors.Is(err, ErrWentBack) && store.caching != nil {
+			rec, err = s.behind(ctx, store.caching, err)
+		}
 		switch {
 		case errors.Is(err, ErrNotFound):
 			return nil, ErrNoSession
@@ -44,6 +47,35 @@ func (m *Manager) record(ctx context.Context, store Store, s *Session) (*Record,
 		}
 		return next, nil
 	}
+}
+
+// behind gives the older record that the store doubts, where this process does not
+// need to wait for the end of the doubt: it knows what to put in its place, or the
+// record has all that it knows. It fails with doubt otherwise. (The store may be
+// asking a server that is being replaced. Who took its word for it that an attempt
+// is gone would present the refresh token a second time.)
+func (s *Session) behind(ctx context.Context, store Caching, doubt error) (*Record, error) {
+	rec, err := store.Fresh(ctx, s.key)
+	switch {
+	case err != nil:
+		return nil, err
+	case rec.Ended != "", s.entry().newer(rec) != nil, s.entry().covered(rec):
+		return rec, nil
+	}
+	return nil, doubt
+}
+
+// covered reports that this process knows the session, and nothing of its tokens
+// and their refreshes that the record does not have.
+func (e *entry) covered(rec *Record) bool {
+	o := e.opened.Load()
+	switch {
+	case o == nil || rec.Gen < o.rec.Gen:
+		return false
+	case rec.Gen > o.rec.Gen || o.rec.Attempt == nil:
+		return true
+	}
+	return rec.Attempt != nil && rec.Attempt.ID == o.rec.Attempt.ID
 }
 
 // newer is what has to take the place of a record that is older than what this

@@ -4,13 +4,19 @@
 package session_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/caddy-bff/caddy-bff/internal/astest"
+	"github.com/caddy-bff/caddy-bff/internal/redistest"
 	"github.com/caddy-bff/caddy-bff/session"
+	"github.com/caddy-bff/caddy-bff/session/redisstore"
 )
 
 // stored gives the record of a session, and restore puts an older one back, as a
@@ -88,4 +94,147 @@ func mustOpen(t *testing.T, b *bench, br browser) *session.Session {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// onRedis makes an instance on a real server.
+func onRedis(t *testing.T, as *astest.Server, server *redistest.Server, edit ...func(*session.Config)) *bench {
+	t.Helper()
+	address, err := redisstore.ParseAddress(server.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := redisstore.Open(redisstore.Options{Addresses: []redisstore.Address{address}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newInstanceOn(t, as, store, edit...)
+}
+
+// E104, E105, F208: a Redis that went back in time is put right at once, by the
+// first instance that knows better and while its own store still doubts the
+// server: nobody is told that the store is out, here or at the other instance.
+func TestRollbackOfRedis(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		then func(*testing.T, *session.Session)
+		want func(*bench, browser) error
+	}{
+		"refreshed": {
+			then: func(t *testing.T, s *session.Session) {
+				if _, err := s.ForceRefresh(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			},
+			want: func(b *bench, br browser) error { _, err := b.token(br); return err },
+		},
+		"logged out": {
+			then: func(t *testing.T, s *session.Session) {
+				if _, err := s.Logout(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			},
+			want: func(b *bench, br browser) error {
+				_, err := b.token(br)
+				if ended, ok := errors.AsType[*session.EndedError](err); ok && ended.Reason == session.ReasonLoggedOut {
+					return nil
+				}
+				return fmt.Errorf("the session lives: %w", err)
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			as := astest.New(astest.Options{})
+			one, two := onRedis(t, as, server), onRedis(t, as, server)
+			br := browser{}
+			s := one.login(br)
+			key := redisstore.DefaultKeyPrefix + "s:{" + s.ID() + "}"
+			server.Must("COPY", key, key+"before")
+			c.then(t, s)
+			both := func() {
+				t.Helper()
+				for i, b := range []*bench{one, two} {
+					if err := c.want(b, br); err != nil {
+						t.Fatalf("instance %d: %v", i+1, err)
+					}
+				}
+			}
+			both()
+			server.Must("COPY", key+"before", key, "REPLACE")
+			start := time.Now()
+			for !strings.Contains(one.log.String()+two.log.String(), "went back in time") {
+				if time.Since(start) > 1500*time.Millisecond {
+					t.Fatal("the record was not put right before the store's doubts ended")
+				}
+				both()
+			}
+			for time.Since(start) < 2500*time.Millisecond { // until nothing is in doubt
+				both()
+				time.Sleep(50 * time.Millisecond)
+			}
+			// Who knew nothing of it finds the record as it should be.
+			if err := c.want(onRedis(t, as, server), br); err != nil {
+				t.Error(err)
+			}
+			if n := strings.Count(one.log.String()+two.log.String(), "went back in time"); n != 1 {
+				t.Errorf("put right %d times", n)
+			}
+			if n := as.ReuseDetections(); n != 0 {
+				t.Errorf("%d refresh tokens were used twice", n)
+			}
+		})
+	}
+}
+
+// doubtful is a store that went back in time and does not believe it yet.
+type doubtful struct {
+	*faultyStore
+	doubts atomic.Bool
+}
+
+func (d *doubtful) Load(ctx context.Context, key session.Key) (*session.Record, error) {
+	if d.doubts.Load() {
+		return nil, session.ErrWentBack
+	}
+	return d.faultyStore.Load(ctx, key)
+}
+
+func (d *doubtful) Fresh(ctx context.Context, key session.Key) (*session.Record, error) {
+	return d.faultyStore.Load(ctx, key)
+}
+
+// E104, I1: an older record in which the refresh under way is missing is not
+// believed by who knows of it, as long as the store has doubts: the refresh token
+// would be presented twice. One with nothing missing is.
+func TestDoubtAboutAnAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenLifetime: time.Minute})
+		b.store.exclusive = false
+		br := browser{}
+		quiet := b.stored(b.login(br))
+		store := &doubtful{faultyStore: b.store}
+		other := newInstanceOn(t, b.as, store)
+		other.mustToken(br)
+		// Somebody else begins a refresh, which this instance sees.
+		under := quiet.Next()
+		under.Attempt = &session.Attempt{ID: session.AttemptID{1}, Owner: [16]byte{1}, Lease: 1}
+		if err := b.store.Store.Replace(t.Context(), quiet, under); err != nil {
+			t.Fatal(err)
+		}
+		other.mustToken(br)
+		b.restore(quiet)
+		store.doubts.Store(true)
+		if _, err := other.token(br); !errors.Is(err, session.ErrStoreUnavailable) {
+			t.Errorf("without the attempt: %v", err)
+		}
+		b.restore(under)
+		other.mustToken(br)
+		// A process that knows nothing of the session has nothing against the doubt.
+		if _, err := newInstanceOn(t, b.as, store).token(br); !errors.Is(err, session.ErrStoreUnavailable) {
+			t.Errorf("knowing nothing: %v", err)
+		}
+		store.doubts.Store(false)
+		b.refreshes(0)
+	})
 }

@@ -6,6 +6,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // Errors of a [Store]. "Not found" and "cannot say" are different answers, and
@@ -26,6 +27,9 @@ var (
 	// ErrStoreUnavailable: the store cannot say, or cannot take a change, now.
 	// Nobody is logged out for it.
 	ErrStoreUnavailable = errors.New("session store is unavailable")
+	// ErrWentBack is an ErrStoreUnavailable: the store has an older revision of
+	// the record than it gave before, and does not believe it yet. See [Caching].
+	ErrWentBack = fmt.Errorf("%w: it shows an older revision than it did before", ErrStoreUnavailable)
 )
 
 // A Store keeps session records. [storetest.Run] holds an implementation to
@@ -87,7 +91,10 @@ type Exclusive interface {
 
 // Caching is an optional ability of a [Store] that keeps local copies and learns
 // of changes by others with a delay: Fresh is Load past the copies. What Load
-// gives may be older than what Fresh gives, but it never goes back in time.
+// gives may be older than what Fresh gives, but it never goes back in time, and
+// it is not what Replace has just refused. Where what is behind the store goes
+// back, because a replica took over that had not got the last writes, Load fails
+// with ErrWentBack for a while, and Fresh gives what there is.
 type Caching interface {
 	Fresh(ctx context.Context, key Key) (*Record, error)
 }

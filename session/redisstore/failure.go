@@ -21,7 +21,6 @@ var (
 	errBusy            = errors.New("too many calls are under way")
 	errNotAcknowledged = errors.New("the write is not acknowledged")
 	errUncertain       = errors.New("a reply was lost, and the record has changed since")
-	errRolledBack      = errors.New("the server shows an older revision than it did before")
 )
 
 // unavailable makes an error one of [session.Store]'s.

@@ -90,7 +90,7 @@ func (s *Store) readNew(ctx context.Context, key session.Key, evenOlder bool) (*
 		case verdict == given || verdict == wentBack && evenOlder:
 			return rec, nil
 		case older == rolledBackReads:
-			return nil, unavailable(errRolledBack)
+			return nil, session.ErrWentBack
 		}
 		select {
 		case <-time.After(20 * time.Millisecond << older):
