@@ -60,6 +60,7 @@ type openedStore struct {
 	exclusive bool
 	watcher   Watcher // or nil
 	caching   Caching // or nil
+	shared    Shared  // or nil
 }
 
 // watch gives a channel that is closed when the record of key may have changed;
@@ -211,6 +212,7 @@ func (b *Backend) openNow(done chan struct{}) {
 		opened := &openedStore{Store: s, exclusive: ok && e.Exclusive()}
 		opened.watcher, _ = s.(Watcher)
 		opened.caching, _ = s.(Caching)
+		opened.shared, _ = s.(Shared)
 		b.loadSpool() // before anybody refreshes
 		b.store.Store(opened)
 		b.openErr = nil

@@ -109,13 +109,33 @@ type Watcher interface {
 	Watch(key Key) (changed <-chan struct{}, stop func())
 }
 
+// MaxMembers is how many members a set of a [Shared] store keeps.
+const MaxMembers = 64
+
 // Shared is an optional ability of a [Store] that several instances use at the
-// same time: they agree on a value, without anybody to decide.
+// same time: they find out whether they belong together, without anybody to decide.
 type Shared interface {
-	// Agree gives the value of name that all instances agree on: the first one
-	// that anybody proposed. It stays for as long as the store keeps anything;
-	// it does not expire, and nothing replaces it. name and value are short (a
-	// store may refuse more than 1 KiB) and public: neither is sealed. An error
-	// says that the store cannot tell; value may be the agreed one then.
-	Agree(ctx context.Context, name string, value []byte) (agreed []byte, err error)
+	// Join adds members to the set of that name if it is empty or has one of them
+	// already, and else changes nothing, in one step: of those who have nothing in
+	// common and come to an empty set at the same moment one is let in. To join
+	// again is fine, and keeps members in the set: it has the [MaxMembers] that
+	// were joined with last, and may forget one that nobody joined with for 30 days
+	// (a store forgets none sooner). An empty set stays empty, and a set stays for
+	// as long as the store keeps anything.
+	//
+	// There are 1 to MaxMembers members of 1 to 64 bytes; like the name, they are
+	// public. An error says that the store cannot tell; the members may be in the
+	// set then.
+	Join(ctx context.Context, name string, members []string) (Joined, error)
+}
+
+// Joined is the answer to who wants to join a set.
+type Joined struct {
+	// OK: the members are in the set.
+	OK bool
+	// Members are those of the set when OK is false.
+	Members []string
+	// Place is where the set is, in the words of the store, for whoever has to
+	// delete it by hand.
+	Place string
 }

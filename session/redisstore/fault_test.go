@@ -60,7 +60,13 @@ func calls(t *testing.T, s *redisstore.Store) map[string]func() error {
 			}
 			return err
 		},
-		"agree": func() error { _, err := s.Agree(t.Context(), "n", []byte("v")); return err },
+		"join": func() error {
+			joined, err := s.Join(t.Context(), "n", []string{"v"})
+			if err == nil && !joined.OK {
+				return errors.New("not let in")
+			}
+			return err
+		},
 	}
 }
 
@@ -231,7 +237,7 @@ func TestErrorReplies(t *testing.T) {
 					}
 					return redistest.Fault{}
 				})
-				if c.reply[0] == '-' || !slices.Contains([]string{"agree", "delete", "find"}, call) {
+				if c.reply[0] == '-' || !slices.Contains([]string{"delete", "find"}, call) {
 					unavailableSoon(t, call, do)
 				} else {
 					_ = do() // nothing that could be told from an answer

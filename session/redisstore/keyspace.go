@@ -15,7 +15,7 @@ import (
 //
 //	<prefix>s:{<session key>}  a record
 //	<prefix>i:{<index key>}    an index: a sorted set of session keys
-//	<prefix>n:{<name>}         a value that all instances agreed on
+//	<prefix>n:{<name>}         what instances joined: a sorted set
 type keyspace string
 
 const sessionKeyLength = 43 // unpadded base64url of 32 bytes
@@ -26,7 +26,7 @@ func (p keyspace) index(k session.IndexKey) string {
 	return string(p) + "i:{" + base64.RawURLEncoding.EncodeToString(k[:]) + "}"
 }
 
-func (p keyspace) agreed(name string) string { return string(p) + "n:{" + name + "}" }
+func (p keyspace) joined(name string) string { return string(p) + "n:{" + name + "}" }
 
 // recordKey reads what record made. It reports false for any other name.
 func (p keyspace) recordKey(name string) (session.Key, bool) {

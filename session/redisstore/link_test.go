@@ -40,7 +40,7 @@ func works(t *testing.T, s *redisstore.Store) {
 func refuses(t *testing.T, s *redisstore.Store, want string) {
 	t.Helper()
 	redistest.Eventually(t, "the reason is "+want, func() error {
-		_, err := s.Agree(t.Context(), "n", []byte("v"))
+		_, err := s.Join(t.Context(), "n", []string{"v"})
 		if !errors.Is(err, session.ErrStoreUnavailable) {
 			t.Fatalf("%v, want ErrStoreUnavailable", err)
 		}
@@ -123,7 +123,7 @@ func TestSentinelPasswords(t *testing.T) {
 	works(t, open(t, alone(o)))
 	o.Sentinel = &redisstore.Sentinel{Master: redistest.MasterName, Password: password("not the one")}
 	s := open(t, alone(o))
-	unavailableSoon(t, "with a wrong password for the sentinels", func() error { _, err := s.Agree(t.Context(), "n", []byte("v")); return err })
+	unavailableSoon(t, "with a wrong password for the sentinels", func() error { _, err := s.Join(t.Context(), "n", []string{"v"}); return err })
 }
 
 // What the options say and the server is not.

@@ -72,12 +72,27 @@ redis.call('DEL', KEYS[1])
 return value
 `)
 
-	// agreeScript: KEYS value; ARGV value. It gives the value that counts.
-	agreeScript = newScript(`
-local value = redis.call('GETRANGE', KEYS[1], 0, 2048)
-if value ~= '' then return value end
-redis.call('SET', KEYS[1], ARGV[1])
-return ARGV[1]
+	// joinScript: KEYS set; ARGV most members, age in microseconds at which one is
+	// forgotten, members. A score is when a member was joined with, by the
+	// server's clock, in microseconds: a double has them exactly. It gives 1, or
+	// the members of a set that these are not in.
+	joinScript = newScript(`
+if redis.replicate_commands then redis.replicate_commands() end
+local set = redis.call('ZRANGE', KEYS[1], -tonumber(ARGV[1]), -1)
+local there = {}
+for _, member in ipairs(set) do there[member] = true end
+local ours = #set == 0
+for i = 3, #ARGV do ours = ours or there[ARGV[i]] end
+if not ours then return set end
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+for i = 3, #ARGV do redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[i]) end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now - tonumber(ARGV[2])))
+local over = redis.call('ZCARD', KEYS[1]) - tonumber(ARGV[1])
+if over > 0 then
+  for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, over - 1)) do redis.call('ZREM', KEYS[1], member) end
+end
+return 1
 `)
 
 	// A score of an index is the second in which the record expires, and in its
@@ -149,7 +164,7 @@ func (c *script) runAndWait(ctx context.Context, s *Store, l *link, key string, 
 	if err != nil {
 		return result, nil
 	}
-	if o, err := reply.AsInt64(); reply.IsInt64() && err == nil && outcome(o) != done {
+	if o, err := reply.AsInt64(); reply.IsArray() || reply.IsInt64() && err == nil && outcome(o) != done {
 		return result, nil // nothing was written
 	}
 	wait := client.B().Wait().Numreplicas(int64(s.o.WaitReplicas)).Timeout(s.o.WaitTimeout.Milliseconds()).Build()

@@ -51,9 +51,7 @@ package redisstore
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -207,26 +205,6 @@ func (s *Store) Find(ctx context.Context, index session.IndexKey) ([]session.Key
 	}
 	s.leaveLater([]session.IndexKey{index}, stale...)
 	return found, nil
-}
-
-// Agree implements [session.Shared]. The value is bounded by 1 KiB.
-func (s *Store) Agree(ctx context.Context, name string, value []byte) ([]byte, error) {
-	if len(value) == 0 || len(value) > 1024 || len(name) == 0 || len(name) > 1024 {
-		return nil, unavailable(fmt.Errorf("a name of %d and a value of %d bytes, should be 1 to 1024", len(name), len(value)))
-	}
-	var repeated bool
-	reply, err := s.change(ctx, agreeScript, s.keys.agreed(name), &repeated, fixed(string(value)))
-	if err != nil {
-		return nil, err
-	}
-	agreed, err := reply.AsBytes()
-	switch {
-	case err != nil:
-		return nil, unavailable(err)
-	case len(agreed) > 1024:
-		return nil, unavailable(errDamaged)
-	}
-	return slices.Clone(agreed), nil
 }
 
 // Close implements [session.Store].

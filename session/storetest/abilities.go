@@ -216,37 +216,3 @@ func neverBack(t *testing.T, s session.Store) {
 	close(done)
 	readers.Wait()
 }
-
-func agree(t *testing.T, s session.Store) {
-	shared, ok := s.(session.Shared)
-	if !ok {
-		return
-	}
-	var mu sync.Mutex
-	answers := make(map[string]int)
-	var wg sync.WaitGroup
-	for i := range 10 {
-		wg.Go(func() {
-			got, err := shared.Agree(within(t), "the name", []byte{byte(i), 0, '\n'})
-			if err != nil {
-				t.Errorf("agree: %v", err)
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			answers[string(got)]++
-		})
-	}
-	wg.Wait()
-	if len(answers) != 1 {
-		t.Fatalf("ten that proposed agreed on %d values: %v", len(answers), answers)
-	}
-	if got, err := shared.Agree(t.Context(), "another name", []byte("x")); err != nil || string(got) != "x" {
-		t.Fatalf("another name: %q, %v", got, err)
-	}
-	cancelled, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := shared.Agree(cancelled, "another name", []byte("x")); !errors.Is(err, context.Canceled) {
-		t.Fatalf("agree with a context that is done: %v", err)
-	}
-}

@@ -50,7 +50,9 @@ func Run(t *testing.T, open func(t *testing.T) session.Store) {
 		{"a watch ends with its store", watchEnds},
 		{"fresh gives what is stored", fresh},
 		{"load never goes back in time", neverBack},
-		{"instances agree on the first value", agree},
+		{"who has something in common joins", joins},
+		{"of strangers one is let in", strangers},
+		{"a set keeps who joined last", joinedLast},
 		{"a closed store is unavailable", closed},
 		{"close ends calls in flight cleanly", closeAmongCalls},
 	} {
