@@ -30,7 +30,8 @@ type App struct {
 	// Keys seal and sign: {env.X} or {file.path}, one or more lines each. The
 	// first key seals, all open. At least 32 bytes each. Default: a ring that is
 	// made once and kept in Caddy's storage, where it gets a new key every 90 days;
-	// that signs nobody out.
+	// that signs nobody out. Instances that share a Redis must have the same; one
+	// that has others answers logins with 503 key_mismatch.
 	Keys []string `json:"keys,omitempty"`
 
 	backendKey  string
@@ -40,6 +41,7 @@ type App struct {
 	sharedRing  *sharedRing
 	storage     certmagic.Storage
 	removeStore func()                     // takes storage off the ring
+	leave       func()                     // ends the check of the ring
 	placed      map[*caddyhttp.Server]bool // checked by checkPlacements
 	releases    []func()
 	logger      *slog.Logger
@@ -139,6 +141,7 @@ func (a *App) Start() error {
 			return err
 		}
 	}
+	a.leave = a.backend.Join(a.ring)
 	backend, ring, logger := a.backend, a.ring, a.logger
 	if !backend.Retain() {
 		return nil
@@ -159,6 +162,10 @@ func (a *App) Start() error {
 func (a *App) Stop() error {
 	if caddy.Exiting() {
 		drain(a.backend)
+	}
+	if a.leave != nil {
+		a.leave()
+		a.leave = nil
 	}
 	if a.removeStore != nil {
 		a.removeStore()

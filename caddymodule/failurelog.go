@@ -27,7 +27,7 @@ type failureWindow struct {
 // failureLimit gives how many warnings of an error code there may be in a window.
 func failureLimit(code string) (warnings int, window time.Duration) {
 	switch code {
-	case codeServerUnavailable, codeStoreUnavailable:
+	case codeServerUnavailable, codeStoreUnavailable, codeKeyMismatch:
 		return 1, 10 * time.Second
 	}
 	return 10, time.Second

@@ -37,6 +37,7 @@ const (
 	codeTokenUnavailable   = "token_unavailable"
 	codeServerUnavailable  = "authorization_server_unavailable"
 	codeStoreUnavailable   = "store_unavailable"
+	codeKeyMismatch        = "key_mismatch"
 	codeRateLimited        = "rate_limited"
 	codeHTTPSRequired      = "https_required"
 	codeNotFound           = "not_found"
@@ -71,6 +72,7 @@ var problems = map[string]struct {
 	codeTokenUnavailable:   {502, "Sign-in service refused", "The sign-in service gave an answer that cannot be used. Trying again may help.", true},
 	codeServerUnavailable:  {503, "Sign-in service unavailable", "The sign-in service cannot be reached at the moment. You are not signed out; please try again shortly.", false},
 	codeStoreUnavailable:   {503, "Temporarily unavailable", "Sessions cannot be read at the moment. You are not signed out; please try again shortly.", false},
+	codeKeyMismatch:        {503, "Temporarily unavailable", "Signing in does not work here at the moment. If you were signed in, you still are; please try again shortly.", false},
 	codeRateLimited:        {429, "Too many requests", "That was asked for too often. Please wait a moment.", false},
 	codeHTTPSRequired:      {400, "Secure connection required", "Signing in needs https. Plain http works on loopback addresses only.", false},
 	codeNotFound:           {404, "Not found", "There is nothing at this address.", false},
@@ -104,15 +106,17 @@ func (e *httpError) Unwrap() error { return e.err }
 //
 //	no session: session_required. Ended by time, or by its tokens: session_expired;
 //	by somebody: session_revoked. A store, key ring or authorization server that
-//	cannot be had: 503, and nobody is signed out for it. An authorization server
-//	that refuses the client, or answers what cannot be used, be it metadata, keys
-//	or tokens: token_unavailable.
+//	cannot be had, or a key ring that is not the one of the other instances: 503,
+//	and nobody is signed out for it. An authorization server that refuses the
+//	client, or answers what cannot be used, be it metadata, keys or tokens:
+//	token_unavailable.
 func asHTTPError(err error) *httpError {
 	var (
 		own         *httpError
 		ended       *session.EndedError
 		unavailable *session.UnavailableError
 		limited     *session.RateLimitedError
+		mismatch    *session.KeyMismatchError
 		login       *session.LoginError
 		server      *oauth.Error
 	)
@@ -127,6 +131,8 @@ func asHTTPError(err error) *httpError {
 		return &httpError{code: endedCode(ended.Reason), reason: ended.Reason, err: err}
 	case errors.As(err, &limited):
 		return &httpError{code: codeRateLimited, retryAfter: limited.RetryAfter, err: err}
+	case errors.As(err, &mismatch):
+		return &httpError{code: codeKeyMismatch, retryAfter: 5 * time.Second, err: err}
 	case errors.Is(err, session.ErrStoreUnavailable), errors.Is(err, session.ErrFull):
 		return &httpError{code: codeStoreUnavailable, retryAfter: 2 * time.Second, err: err}
 	case errors.Is(err, oauth.ErrUnusable), errors.Is(err, oauth.ErrUnsupported), errors.Is(err, session.ErrTokenUnavailable):

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +20,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
 
+	"github.com/caddy-bff/caddy-bff/internal/astest"
+	"github.com/caddy-bff/caddy-bff/internal/redistest"
 	"github.com/caddy-bff/caddy-bff/session"
 )
 
@@ -245,5 +248,88 @@ func TestStoredRingIsRotated(t *testing.T) {
 			}
 		}
 		time.Sleep(10 * time.Second) // the storage's own goroutines look after its locks
+	})
+}
+
+// CONTRACT 1 and 4: an instance whose keys are not those of the Redis that it
+// shares refuses logins with 503 key_mismatch, wherever they are, and its log says
+// how to mend it. With the right keys it works within seconds, and nobody was
+// signed out meanwhile.
+func TestKeyMismatch(t *testing.T) {
+	server := redistest.Start(t)
+	path := filepath.Join(t.TempDir(), "keys")
+	ours, theirs := strings.Repeat("1", 40), strings.Repeat("2", 40)
+	write := func(keys ...string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(strings.Join(keys, "\n")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(ours)
+	b := newBench(t, benchOptions{store: "redis {\naddress " + server.Address() + "\n}", keys: "keys {file." + path + "}"})
+	signedIn, late := b.browser().login(), b.browser()
+	callback := late.authorize(late.startLogin("/after"))
+
+	write(theirs)
+	b.load()
+	refused := func(a *answer) {
+		t.Helper()
+		a.wantError(t, http.StatusServiceUnavailable, codeKeyMismatch)
+		if a.Header.Get("Retry-After") != "5" || strings.Contains(a.body, "bff:") {
+			t.Errorf("%v: %s", a.Header, a.body)
+		}
+	}
+	c := b.browser()
+	page := c.get("/bff/login?return_to=/x", navigate...)
+	refused(page)
+	if !strings.Contains(page.Header.Get("Content-Type"), "text/html") || !strings.Contains(page.body, codeKeyMismatch) {
+		t.Errorf("the page: %v %s", page.Header, page.body)
+	}
+	problem := c.do(http.MethodPost, "/bff/login", "", script...)
+	refused(problem)
+	if got := problem.json(t); got["code"] != codeKeyMismatch || got["retry_after"] != 5.0 || got["status"] != 503.0 {
+		t.Errorf("the problem: %v", got)
+	}
+	logins := len(late.jar)
+	refused(late.get(callback, with(navigate)...))
+	if len(late.jar) != logins || len(b.as.Requests(astest.Token)) != 1 {
+		t.Errorf("the login that came back was touched: %v", late.jar)
+	}
+	for _, want := range []string{"give all instances the same keys", `"entry":"bff:n:{keys}"`, `"keys_in_store":["`, `"keys_here":["`} {
+		if !strings.Contains(b.log(), want) {
+			t.Errorf("the log does not say %s", want)
+		}
+	}
+	if strings.Contains(b.log(), ours) || strings.Contains(b.log(), theirs) {
+		t.Error("a key is in the log")
+	}
+	if a := c.get("/other"); a.StatusCode != http.StatusOK || !strings.HasPrefix(a.body, "open") {
+		t.Errorf("what is open: %d %s", a.StatusCode, a.body)
+	}
+
+	write(ours)
+	b.load()
+	start := time.Now()
+	if a := late.get(callback, with(navigate)...); a.StatusCode != http.StatusSeeOther || a.location() != "/after" {
+		t.Errorf("the login that came back: %d %s", a.StatusCode, a.body)
+	}
+	c.login()
+	if got := signedIn.get("/bff/session", script...).json(t); got["authenticated"] != true {
+		t.Errorf("who was signed in: %v", got)
+	}
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("it took %s", took)
+	}
+
+	// The wrong keys came first: it is mended by hand, without a reload.
+	write(theirs)
+	b.load()
+	refused(c.get("/bff/login?force=true", navigate...))
+	server.Must("DEL", "bff:n:{keys}")
+	redistest.Eventually(t, "logins are taken", func() error {
+		if a := c.get("/bff/login?force=true", navigate...); a.StatusCode != http.StatusFound {
+			return errors.New(a.body)
+		}
+		return nil
 	})
 }

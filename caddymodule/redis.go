@@ -37,8 +37,9 @@ const (
 
 // RedisStore keeps sessions in Redis, or in a server that speaks its protocol,
 // such as Valkey. Several gateway instances can share it, and must then have the
-// same `keys`. Every instance keeps copies of the sessions that it uses, which
-// the server invalidates the moment another instance changes one.
+// same `keys`: one that has others takes no logins, and says so in its log. Every
+// instance keeps copies of the sessions that it uses, which the server invalidates
+// the moment another instance changes one.
 //
 // A server that is down when Caddy starts is no error: the store connects as
 // soon as it can. How durable sessions are is the server's business: set

@@ -51,6 +51,8 @@ type Backend struct {
 	ending      chan struct{} // closed when the process ends
 	endOnce     sync.Once
 
+	checks map[*KeyRing]*keyCheck // of the configurations that run
+
 	flights int
 	landed  chan struct{} // closed when flights reaches zero; nil: nobody waits
 }
@@ -101,6 +103,7 @@ func NewBackend(open func(context.Context) (Store, error), logger *slog.Logger) 
 	b := &Backend{
 		openStore: open, logger: logger, closed: make(chan struct{}),
 		gates: map[string]*gate{}, revocations: make(chan struct{}, maxRevocations), ending: make(chan struct{}),
+		checks: map[*KeyRing]*keyCheck{},
 	}
 	rand.Read(b.instance[:]) //nolint:errcheck // never fails, see crypto/rand
 	b.users.Store(1)
@@ -217,6 +220,11 @@ func (b *Backend) openNow(done chan struct{}) {
 		b.store.Store(opened)
 		b.openErr = nil
 		go b.sweep()
+		if opened.shared != nil {
+			for _, c := range b.checks {
+				go b.keepJoined(c, opened.shared)
+			}
+		}
 	}
 	b.opening = nil
 	close(done)

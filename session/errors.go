@@ -26,6 +26,20 @@ type EndedError struct {
 
 func (e *EndedError) Error() string { return "session has ended: " + string(e.Reason) }
 
+// KeyMismatchError says that this instance takes no logins, because its key ring
+// is not that of the other instances that share the store: they could not open
+// what it seals. It holds no secret: the id of a key tells nothing about it.
+type KeyMismatchError struct {
+	// Place is the entry of the store that has the ids of the others' keys.
+	Place string
+	// There are the ids in it, Here those of this instance.
+	There, Here []string
+}
+
+func (e *KeyMismatchError) Error() string {
+	return fmt.Sprintf("the key ring %q has no key of %s, which has %q", e.Here, e.Place, e.There)
+}
+
 // UnavailableError says that the authorization server cannot be had at the
 // moment, or that its answer is of no use (then it wraps [oauth.ErrUnusable]).
 // The session is kept.

@@ -42,10 +42,13 @@ type LoginStart struct {
 
 // StartLogin makes the authorization request (RFC 6749 section 4.1.1, PKCE
 // S256, state, nonce) and the cookie that binds it to this browser. The server
-// keeps nothing.
+// keeps nothing. It fails with a [*KeyMismatchError] where no login can succeed.
 func (m *Manager) StartLogin(ctx context.Context, site *Site, req LoginRequest) (*LoginStart, error) {
 	if len(req.ReturnTo) > MaxReturnTo {
 		return nil, fmt.Errorf("return URL is longer than %d bytes", MaxReturnTo)
+	}
+	if err := m.otherKeys(ctx); err != nil {
+		return nil, err
 	}
 	l := &loginState{
 		state: oauth.NewState(), nonce: oauth.NewNonce(), verifier: oauth.NewCodeVerifier(),
@@ -122,7 +125,8 @@ const (
 	LoginRefused
 	// LoginFailed: no session can be made of the authorization server's answers.
 	LoginFailed
-	// LoginUnavailable: the authorization server, or the store, is out.
+	// LoginUnavailable: the authorization server, or the store, is out, or this
+	// instance has another key ring than the others ([KeyMismatchError]).
 	LoginUnavailable
 )
 
@@ -220,6 +224,10 @@ func (m *Manager) withoutLogin(ctx context.Context, site *Site, r *http.Request,
 	if live := m.madeBy(ctx, site, r, state); live != nil {
 		return &LoginError{Kind: LoginStale, ReturnTo: live.seen.Load().tokens.returnTo, Live: live}
 	}
+	if err := m.otherKeys(ctx); err != nil {
+		// It may have begun on an instance whose keys open its cookie.
+		return &LoginError{Kind: LoginUnavailable, Err: err}
+	}
 	return &LoginError{Kind: LoginStateInvalid}
 }
 
@@ -251,10 +259,14 @@ func (m *Manager) refusedLogin(err error, fail func(LoginErrorKind, error) *Logi
 }
 
 // claim makes the response single use: the first to create the record of its
-// state may send the code.
+// state may send the code. Nobody may whose session the other instances could not
+// open.
 func (m *Manager) claim(ctx context.Context, l *loginState) error {
 	store, err := m.cfg.Backend.current(ctx)
 	if err != nil {
+		return err
+	}
+	if err := m.cfg.Backend.sameKeys(ctx, store, m.cfg.Ring); err != nil {
 		return err
 	}
 	rec := &Record{

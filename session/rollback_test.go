@@ -96,8 +96,8 @@ func mustOpen(t *testing.T, b *bench, br browser) *session.Session {
 	return s
 }
 
-// onRedis makes an instance on a real server.
-func onRedis(t *testing.T, as *astest.Server, server *redistest.Server, edit ...func(*session.Config)) *bench {
+// redisAt opens a store on a real server.
+func redisAt(t *testing.T, server *redistest.Server) session.Store {
 	t.Helper()
 	address, err := redisstore.ParseAddress(server.Address())
 	if err != nil {
@@ -107,7 +107,7 @@ func onRedis(t *testing.T, as *astest.Server, server *redistest.Server, edit ...
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newInstanceOn(t, as, store, edit...)
+	return store
 }
 
 // E104, E105, F208: a Redis that went back in time is put right at once, by the
@@ -146,7 +146,7 @@ func TestRollbackOfRedis(t *testing.T) {
 			t.Parallel()
 			server := redistest.Start(t)
 			as := astest.New(astest.Options{})
-			one, two := onRedis(t, as, server), onRedis(t, as, server)
+			one, two := newInstanceOn(t, as, redisAt(t, server)), newInstanceOn(t, as, redisAt(t, server))
 			br := browser{}
 			s := one.login(br)
 			key := redisstore.DefaultKeyPrefix + "s:{" + s.ID() + "}"
@@ -174,7 +174,7 @@ func TestRollbackOfRedis(t *testing.T) {
 				time.Sleep(50 * time.Millisecond)
 			}
 			// Who knew nothing of it finds the record as it should be.
-			if err := c.want(onRedis(t, as, server), br); err != nil {
+			if err := c.want(newInstanceOn(t, as, redisAt(t, server)), br); err != nil {
 				t.Error(err)
 			}
 			if n := strings.Count(one.log.String()+two.log.String(), "went back in time"); n != 1 {
