@@ -90,6 +90,9 @@ func (b *Backend) gate(issuer string) *gate {
 	defer b.mu.Unlock()
 	g := b.gates[issuer]
 	if g == nil {
+		if b.gates == nil {
+			b.gates = make(map[string]*gate)
+		}
 		g = newGate()
 		b.gates[issuer] = g
 	}
@@ -102,7 +105,7 @@ func (b *Backend) gate(issuer string) *gate {
 func NewBackend(open func(context.Context) (Store, error), logger *slog.Logger) *Backend {
 	b := &Backend{
 		openStore: open, logger: logger, closed: make(chan struct{}),
-		gates: map[string]*gate{}, revocations: make(chan struct{}, maxRevocations), ending: make(chan struct{}),
+		revocations: make(chan struct{}, maxRevocations), ending: make(chan struct{}),
 		checks: map[*KeyRing]*keyCheck{},
 	}
 	rand.Read(b.instance[:]) //nolint:errcheck // never fails, see crypto/rand
