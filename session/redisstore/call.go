@@ -92,7 +92,7 @@ func (s *Store) step(ctx context.Context, do func(ctx context.Context, l *link, 
 			if err == nil || isAnswer(err) {
 				return s.answer(err)
 			}
-			if errors.Is(err, rueidis.ErrNoCache) {
+			if cannotTrack(err) {
 				s.withoutTracking(l)
 			}
 		}

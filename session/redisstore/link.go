@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -29,6 +31,8 @@ const (
 	connectAgain    = 250 * time.Millisecond // after a failure, doubling
 	connectAgainMax = 2 * time.Second
 	complainEvery   = time.Minute
+	// trackAgain is how often a server without local copies is asked for them.
+	trackAgain = 5 * time.Minute
 
 	bufferSize = 64 << 10 // of a connection, each way
 	ringScale  = 11       // 2^11 commands in a connection's queue: several times MaxCalls
@@ -58,13 +62,15 @@ func (s *Store) connect(tracking bool) {
 				l.Close()
 				return
 			}
-			if !tracking {
-				s.warnUncached()
-			}
 			s.running.Add(1)
 			go s.inspect(l)
+			if !tracking && !s.o.NoClientCache {
+				s.warnUncached()
+				s.running.Add(1)
+				go s.awaitTracking(l)
+			}
 			return
-		case tracking && errors.Is(err, rueidis.ErrNoCache):
+		case tracking && cannotTrack(err):
 			tracking = false
 			continue
 		}
@@ -82,10 +88,15 @@ func (s *Store) connect(tracking bool) {
 	}
 }
 
+// cannotTrack reports a server that serves no local copies. One that is busy, or
+// starting, says so later.
+func cannotTrack(err error) bool {
+	return errors.Is(err, rueidis.ErrNoCache) && !slices.ContainsFunc(passing, func(word string) bool {
+		return strings.HasPrefix(err.Error(), word+" ")
+	})
+}
+
 func (s *Store) warnUncached() {
-	if s.o.NoClientCache {
-		return
-	}
 	s.uncached.Do(func() {
 		s.log.Warn("the server does not support client-side caching (CLIENT TRACKING over RESP3), or does not allow it: " +
 			"every request reads the session from it")
@@ -257,4 +268,50 @@ func (s *Store) withoutTracking(l *link) {
 		defer s.running.Done()
 		l.Close()
 	}()
+}
+
+// awaitTracking looks from time to time whether the server of a link without
+// local copies has them now: it, or its access rules, may have been replaced.
+func (s *Store) awaitTracking(l *link) {
+	defer s.running.Done()
+	ticker := time.NewTicker(trackAgain)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-s.stop:
+			return
+		}
+		if s.track(l) {
+			return
+		}
+	}
+}
+
+// track puts a link with local copies in the place of l, if there can be one. It
+// reports true when there is nothing more to do for l.
+func (s *Store) track(l *link) (done bool) {
+	s.mu.Lock()
+	current := s.link == l && !s.closed.Load()
+	s.mu.Unlock()
+	if !current {
+		return true
+	}
+	fresh, err := s.dial(true)
+	if err != nil {
+		return false
+	}
+	s.mu.Lock()
+	replaced := s.link == l && !s.closed.Load()
+	if replaced {
+		s.link = fresh
+	}
+	s.mu.Unlock()
+	if !replaced {
+		fresh.Close()
+		return true
+	}
+	s.log.Info("the server supports client-side caching now: sessions are read from local copies")
+	l.Close() // when the calls on it have ended
+	return true
 }

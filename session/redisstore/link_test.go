@@ -12,6 +12,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -24,6 +25,7 @@ import (
 	"github.com/caddy-bff/caddy-bff/internal/redistest"
 	"github.com/caddy-bff/caddy-bff/session"
 	"github.com/caddy-bff/caddy-bff/session/redisstore"
+	"github.com/caddy-bff/caddy-bff/session/storetest"
 )
 
 // works does one of each kind of call.
@@ -246,4 +248,75 @@ func TestTLS(t *testing.T) {
 			refuses(t, s, c.want)
 		})
 	}
+}
+
+// A server that is busy for a moment does not cost the local copies, and one that
+// has none to give is asked again.
+func TestTrackingComesBack(t *testing.T) {
+	t.Parallel()
+	t.Run("busy", func(t *testing.T) {
+		t.Parallel()
+		server := redistest.Start(t, "--busy-reply-threshold", "50")
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_, _ = server.Do("EVAL", "while true do end", "0")
+		}()
+		redistest.Eventually(t, "the server is busy", func() error {
+			if reply, err := server.Do("GET", "x"); err != nil || !strings.HasPrefix(reply, "-BUSY") {
+				return fmt.Errorf("it answers %q, %v", reply, err)
+			}
+			return nil
+		})
+		var log logRecorder
+		o := alone(at(t, server.Address()))
+		o.Logger = log.logger()
+		s := open(t, o)
+		refuses(t, s, "BUSY")
+		server.Must("SCRIPT", "KILL")
+		<-ended
+		redistest.Eventually(t, "it is connected", func() error {
+			_, err := s.Join(t.Context(), "n", []string{"v"})
+			return err
+		})
+		if !s.Tracking() {
+			t.Errorf("no local copies: %q", log.lines)
+		}
+	})
+	t.Run("not allowed at first", func(t *testing.T) {
+		t.Parallel()
+		server := redistest.Start(t, "--user", "default", "on", "nopass", "~*", "&*", "+@all", "-client|tracking")
+		s := open(t, alone(at(t, server.Address())))
+		works(t, s)
+		if s.Tracking() {
+			t.Fatal("it has local copies")
+		}
+		if s.Track() {
+			t.Fatal("there was nothing more to do")
+		}
+		server.Must("ACL", "SETUSER", "default", "+client|tracking")
+		stop, failed := make(chan struct{}), make(chan error, 1)
+		go func() { // whoever works on the old connection meanwhile notices nothing
+			for {
+				select {
+				case <-stop:
+					failed <- nil
+					return
+				default:
+				}
+				if _, err := s.Find(t.Context(), storetest.NewIndexKey()); err != nil {
+					failed <- err
+					return
+				}
+			}
+		}()
+		if !s.Track() || !s.Tracking() {
+			t.Error("no local copies")
+		}
+		close(stop)
+		if err := <-failed; err != nil {
+			t.Error(err)
+		}
+		works(t, s)
+	})
 }
