@@ -89,6 +89,12 @@ type Exclusive interface {
 	Exclusive() bool
 }
 
+// Local is an optional ability of a [Store] that has records in memory: Local
+// gives what Load would give without asking anybody, or nil. It does not wait.
+type Local interface {
+	Local(key Key) *Record
+}
+
 // Caching is an optional ability of a [Store] that keeps local copies and learns
 // of changes by others with a delay: Fresh is Load past the copies. What Load
 // gives may be older than what Fresh gives, but it never goes back in time, and

@@ -63,4 +63,5 @@ func (s *Store) sweep() {
 var (
 	_ session.Store     = (*Store)(nil)
 	_ session.Exclusive = (*Store)(nil)
+	_ session.Local     = (*Store)(nil)
 )

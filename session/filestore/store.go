@@ -126,6 +126,18 @@ func (s *Store) Load(ctx context.Context, key session.Key) (*session.Record, err
 	return rec, nil
 }
 
+// Local implements [session.Local] with what is in the cache.
+func (s *Store) Local(key session.Key) *session.Record {
+	if s.closed.Load() {
+		return nil
+	}
+	rec := s.cache.get(key)
+	if rec == nil || !liveAt(rec.Expiry.Unix(), time.Now()) {
+		return nil
+	}
+	return rec
+}
+
 // read loads a record from the file into the cache.
 func (s *Store) read(ctx context.Context, key session.Key) (*session.Record, error) {
 	generation := s.cache.generation(key)

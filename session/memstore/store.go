@@ -142,6 +142,14 @@ func (s *Store) Load(ctx context.Context, key session.Key) (*session.Record, err
 	return nil, session.ErrNotFound
 }
 
+// Local implements [session.Local]: everything is in memory.
+func (s *Store) Local(key session.Key) *session.Record {
+	if s.closed.Load() {
+		return nil
+	}
+	return s.live(key, time.Now())
+}
+
 // Replace implements [session.Store].
 func (s *Store) Replace(ctx context.Context, old, next *session.Record) error {
 	if err := s.usable(ctx); err != nil {
@@ -298,4 +306,5 @@ func sizeOf(rec *session.Record) (int64, error) {
 var (
 	_ session.Store     = (*Store)(nil)
 	_ session.Exclusive = (*Store)(nil)
+	_ session.Local     = (*Store)(nil)
 )

@@ -68,6 +68,14 @@ func (s *Store) Load(ctx context.Context, key session.Key) (*session.Record, err
 	}
 }
 
+// Local implements [session.Local] with what is a local copy at this moment.
+func (s *Store) Local(key session.Key) *session.Record {
+	if s.closed.Load() {
+		return nil
+	}
+	return s.copies.get(key)
+}
+
 // Fresh implements [session.Caching]: it reads what the server has, whatever
 // local copies there are.
 func (s *Store) Fresh(ctx context.Context, key session.Key) (*session.Record, error) {

@@ -132,6 +132,62 @@ func watchEnds(t *testing.T, s session.Store) {
 	heard(t, late, "a store that was closed before")
 }
 
+func local(t *testing.T, s session.Store) {
+	l, ok := s.(session.Local)
+	if !ok {
+		return
+	}
+	rec := NewRecord()
+	if got := l.Local(rec.Key); got != nil {
+		t.Fatalf("local of a key that never was: %v", got)
+	}
+	create(t, s, rec)
+	held := 0
+	for range 50 {
+		if got := load(t, s, rec.Key); !equal(got, rec) {
+			t.Fatalf("load after a change: %v", got)
+		}
+		if got := l.Local(rec.Key); got != nil {
+			held++
+			if !equal(got, rec) {
+				t.Fatalf("local after a load of revision %d: %v", rec.Rev, got)
+			}
+		}
+		next := rec.Next()
+		Fill(next, 200)
+		replace(t, s, rec, next)
+		rec = next
+		if got := l.Local(rec.Key); got != nil && !equal(got, rec) {
+			t.Fatalf("local after a replace with revision %d: %v", rec.Rev, got)
+		}
+	}
+	t.Logf("in memory %d times of 50", held)
+	next := rec.Next()
+	next.Expiry = time.Now().Add(-time.Minute)
+	replace(t, s, rec, next)
+	if got := l.Local(rec.Key); got != nil {
+		t.Fatalf("local of a record that has expired: %v", got)
+	}
+	rec = NewRecord()
+	create(t, s, rec)
+	load(t, s, rec.Key)
+	if err := s.Delete(t.Context(), rec.Key); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.Local(rec.Key); got != nil {
+		t.Fatalf("local after a delete: %v", got)
+	}
+	rec = NewRecord()
+	create(t, s, rec)
+	load(t, s, rec.Key)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.Local(rec.Key); got != nil {
+		t.Fatalf("local after close: %v", got)
+	}
+}
+
 func fresh(t *testing.T, s session.Store) {
 	c, ok := s.(session.Caching)
 	if !ok {

@@ -48,6 +48,7 @@ func Run(t *testing.T, open func(t *testing.T) session.Store) {
 		{"a watch hears of every kind of change", watchHears},
 		{"no change is lost between watch and load", watchMissesNothing},
 		{"a watch ends with its store", watchEnds},
+		{"local is what load gives, or nothing", local},
 		{"fresh gives what is stored", fresh},
 		{"load never goes back in time", neverBack},
 		{"who has something in common joins", joins},
