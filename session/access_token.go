@@ -61,7 +61,7 @@ func (s *Session) token(ctx context.Context, to aim) (string, error) {
 		case round == maxRounds:
 			return "", &UnavailableError{RetryAfter: time.Second, Err: errors.New("too much goes on with the session")}
 		}
-		if err := s.await(ctx, to, gen, triggerExpiry); err != nil {
+		if err := s.await(ctx, to, gen, TriggerExpiry); err != nil {
 			return "", err
 		}
 		before = gen
@@ -93,7 +93,7 @@ func (m *Manager) judge(ctx context.Context, t *accessToken, to aim) (bool, erro
 			v, err := m.cfg.Client.CheckAccessToken(ctx, t.access, m.cfg.Validate, to.audience()...)
 			switch {
 			case errors.Is(err, oauth.ErrAccessToken):
-				if !errors.Is(err, oauth.ErrAccessTokenExpired) && m.unusable.allow() {
+				if !errors.Is(err, oauth.ErrAccessTokenExpired) && m.mayLog(&m.unusable) {
 					m.cfg.Logger.Warn("an access token does not pass validation", "for", to.purpose.String(), "error", err)
 				}
 				return false, nil

@@ -53,7 +53,7 @@ func (f *flight) intend(ctx context.Context) (*opened, *openedStore, error) {
 		// Only who may call at once writes an intent: it keeps others waiting.
 		if f.pass == nil {
 			var waited bool
-			if f.pass, waited, err = f.m.gate.enter(ctx); err != nil {
+			if f.pass, waited, err = f.m.gate.enter(ctx, f.m.cfg.Observer); err != nil {
 				return nil, nil, err
 			}
 			if waited {
@@ -167,6 +167,7 @@ func (f *flight) attempt(o *opened) (*Attempt, error) {
 	}
 	// What this process wrote, and never came to present, is no takeover.
 	a.Takeover = old.Takeover || old.Unanswered || old.Owner != a.Owner || old.ID == f.e.presented
+	f.silent = old.Unanswered
 	if a.Takeover {
 		f.m.cfg.Logger.Warn("taking over a refresh that did not end", "session", f.s.key.short())
 	}

@@ -34,7 +34,10 @@ type Backend struct {
 	spoolDir  string
 	instance  [16]byte // owner of this process's attempts
 
-	live entries
+	observer StoreObserver
+
+	live    entries
+	waiters atomic.Int64 // requests that wait for tokens
 
 	users  atomic.Int64
 	store  atomic.Pointer[openedStore]
@@ -63,6 +66,8 @@ type openedStore struct {
 	watcher   Watcher // or nil
 	caching   Caching // or nil
 	shared    Shared  // or nil
+	local     Local   // or nil
+	observer  StoreObserver
 }
 
 // watch gives a channel that is closed when the record of key may have changed;
@@ -104,7 +109,7 @@ func (b *Backend) gate(issuer string) *gate {
 // [ErrStoreUnavailable] and tried again.
 func NewBackend(open func(context.Context) (Store, error), logger *slog.Logger) *Backend {
 	b := &Backend{
-		openStore: open, logger: logger, closed: make(chan struct{}),
+		openStore: open, logger: logger, observer: unobservedStore{}, closed: make(chan struct{}),
 		revocations: make(chan struct{}, maxRevocations), ending: make(chan struct{}),
 		checks: map[*KeyRing]*keyCheck{},
 	}
@@ -215,10 +220,11 @@ func (b *Backend) openNow(done chan struct{}) {
 		b.logger.Error("opening the session store", "error", err)
 	} else {
 		e, ok := s.(Exclusive)
-		opened := &openedStore{Store: s, exclusive: ok && e.Exclusive()}
+		opened := &openedStore{Store: s, exclusive: ok && e.Exclusive(), observer: b.observer}
 		opened.watcher, _ = s.(Watcher)
 		opened.caching, _ = s.(Caching)
 		opened.shared, _ = s.(Shared)
+		opened.local, _ = s.(Local)
 		b.loadSpool() // before anybody refreshes
 		b.store.Store(opened)
 		b.openErr = nil

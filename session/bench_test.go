@@ -37,6 +37,7 @@ type bench struct {
 	m       *session.Manager
 	site    *session.Site
 	log     *lockedBuffer
+	tally   *tally
 }
 
 type lockedBuffer struct {
@@ -82,9 +83,10 @@ func newInstance(t testing.TB, as *astest.Server, store *faultyStore, edit ...fu
 // newInstanceOn is newInstance on any store, which the instance closes.
 func newInstanceOn(t testing.TB, as *astest.Server, store session.Store, edit ...func(*session.Config)) *bench {
 	t.Helper()
-	b := &bench{t: t, as: as, log: &lockedBuffer{}}
+	b := &bench{t: t, as: as, log: &lockedBuffer{}, tally: &tally{counts: make(map[string]int)}}
 	logger := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	b.backend = session.NewBackend(func(context.Context) (session.Store, error) { return store, nil }, logger)
+	b.backend.Observe(b.tally)
 	client, err := oauth.New(oauth.Config{
 		Issuer: as.Issuer(), ClientID: "app", AuthMethod: "client_secret_basic",
 		ClientSecret: func() (oauth.Secret, error) { return "secret", nil }, HTTP: as.HTTPClient(), Logger: logger,
@@ -111,7 +113,8 @@ func (b *bench) manager(edit ...func(*session.Config)) *session.Manager {
 	b.t.Helper()
 	cfg := session.Config{
 		Backend: b.backend, Ring: ring, Client: b.client, Issuer: b.as.Issuer(), ClientID: "app",
-		Logger: slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Logger:   slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Observer: b.tally,
 	}
 	for _, e := range edit {
 		e(&cfg)

@@ -50,8 +50,10 @@ func (f *flight) land(o *opened, began time.Time, answer *oauth.TokenResponse) e
 		case err == nil:
 			f.e.recovered()
 			f.e.recoveredFor(f.to)
+			f.result = f.brought()
 			f.m.cfg.Logger.Debug("refreshed", "session", f.s.key.short(), "trigger", f.trigger, "for", f.to.purpose.String(), "generation", o.rec.Gen+1, "duration", time.Since(began))
 			if !kept {
+				f.result = RefreshPurpose
 				return f.e.postpone(f.to, unusableRetry, fmt.Errorf("%w: a token for %s makes the session record too large", ErrTokenUnavailable, f.to.purpose))
 			}
 			return nil
@@ -60,6 +62,7 @@ func (f *flight) land(o *opened, began time.Time, answer *oauth.TokenResponse) e
 			f.m.revokeLater(fresh.refresh, fresh.access)
 			return err
 		case errors.Is(err, ErrTooLarge):
+			f.m.cfg.Observer.LimitReached(LimitRecordSize)
 			// Much can be done without, the refresh token can not.
 			less, what := fresh.only(f.to), "the access tokens for other upstreams"
 			if less == nil && fresh.id != o.tokens.id {
@@ -86,6 +89,7 @@ func (f *flight) land(o *opened, began time.Time, answer *oauth.TokenResponse) e
 			close(f.ready)
 		}
 		if sleep(ctx, pause) != nil {
+			f.result = RefreshNotStored
 			f.m.cfg.Logger.Error("refreshed tokens could not be stored", "session", f.s.key.short(), "error", err)
 			return err
 		}
@@ -96,6 +100,7 @@ func (f *flight) land(o *opened, began time.Time, answer *oauth.TokenResponse) e
 // unusable ends a session whose refresh token is spent for tokens that it cannot
 // take.
 func (f *flight) unusable(ctx context.Context, o *opened, answer *oauth.TokenResponse, why error) error {
+	f.result = RefreshUnusable
 	f.m.cfg.Logger.Error("refreshed tokens are of no use; the session ends", "session", f.s.key.short(), "error", why)
 	f.m.revokeLater(cmp.Or(answer.RefreshToken, o.tokens.refresh), answer.AccessToken) // it may stay the same
 	if err := f.s.end(ctx, ReasonRefreshToken); err != nil {
@@ -127,7 +132,7 @@ func (f *flight) seal(ctx context.Context, o *opened, fresh *tokens) (*result, e
 // are let go. Any other change of the record does not stop it. What was exchanged
 // since the intent, which o carries, is taken along if there is room.
 func (f *flight) commit(ctx context.Context, o *opened, res *result) error {
-	stored, err := f.replace(ctx, o, res, f.trigger != triggerRequest)
+	stored, err := f.replace(ctx, o, res, f.trigger != TriggerRequest)
 	if errors.Is(err, ErrTooLarge) {
 		stored, err = f.replace(ctx, o, res, false)
 	}
@@ -143,6 +148,7 @@ func (f *flight) commit(ctx context.Context, o *opened, res *result) error {
 func (f *flight) replace(ctx context.Context, o *opened, res *result, exchanged bool) (stored *opened, err error) {
 	err = f.s.change(ctx, func(cur *opened, next *Record) error {
 		if !res.rec().succeeds(cur.rec) {
+			f.superseded = !res.opened.tokens.same(cur.tokens, f.to)
 			return errNotOurs
 		}
 		with := res

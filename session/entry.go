@@ -148,6 +148,7 @@ type entry struct {
 	ending     atomic.Bool             // the session is being ended
 	redeeming  atomic.Bool             // its tombstone's tokens are being revoked
 	redeemNext atomic.Int64            // unix nanoseconds; not before
+	waiters    atomic.Int64            // requests that wait for its tokens
 
 	// The flight's.
 	presented AttemptID // the last attempt that called

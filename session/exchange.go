@@ -22,7 +22,7 @@ type exchange struct {
 	s       *Session
 	e       *entry
 	to      aim
-	trigger string
+	trigger RefreshTrigger
 
 	done chan struct{} // closed at the end; then err is final
 	err  error
@@ -30,7 +30,7 @@ type exchange struct {
 
 // startExchange gives the exchange under way for an aim, or begins one. gen is that
 // of the token that it is to replace.
-func (s *Session) startExchange(to aim, gen uint64, trigger string) (*exchange, error) {
+func (s *Session) startExchange(to aim, gen uint64, trigger RefreshTrigger) (*exchange, error) {
 	e, now := s.lock(), time.Now()
 	defer e.mu.Unlock()
 	p := e.pursuit(to)
@@ -40,7 +40,7 @@ func (s *Session) startExchange(to aim, gen uint64, trigger string) (*exchange, 
 	if now.Before(p.retryAt) {
 		return nil, pausing(p.failure, now, p.retryAt)
 	}
-	if err := s.m.gate.refusal(now); err != nil {
+	if err := s.m.gate.refusal(now, s.m.cfg.Observer); err != nil {
 		return nil, err
 	}
 	if !s.m.cfg.Backend.takeoff() {
@@ -99,7 +99,7 @@ func (x *exchange) run(ctx context.Context, gen uint64) error {
 }
 
 func (x *exchange) call(ctx context.Context, subject string) (*oauth.TokenResponse, error) {
-	pass, _, err := x.m.gate.enter(ctx)
+	pass, _, err := x.m.gate.enter(ctx, x.m.cfg.Observer)
 	if err != nil {
 		return nil, err
 	}
@@ -180,6 +180,7 @@ func (x *exchange) store(ctx context.Context, subject string, began time.Time, a
 		})
 	}
 	if err = save(false); errors.Is(err, ErrTooLarge) {
+		x.m.cfg.Observer.LimitReached(LimitRecordSize)
 		x.m.cfg.Logger.Warn("a session record is too large, and does without something", "session", x.s.key.short(), "without", "the access tokens for other upstreams")
 		err = save(true)
 	}

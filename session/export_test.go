@@ -26,6 +26,9 @@ func (b *Backend) Remembered() (all, unsealed int) {
 	return all, unsealed
 }
 
+// Opened gives the store as the sessions use it.
+func (b *Backend) Opened(ctx context.Context) (Store, error) { return b.current(ctx) }
+
 // Forget forgets a session, as happens when there are too many.
 func (b *Backend) Forget(s *Session) { b.live.forget(s.key) }
 

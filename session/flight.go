@@ -25,7 +25,13 @@ type flight struct {
 	e       *entry
 	to      aim
 	gen     uint64 // of the token to be replaced
-	trigger string
+	trigger RefreshTrigger
+
+	result     RefreshResult // empty: see ended
+	called     time.Duration // how long the authorization server took; negative: it was not asked
+	silent     bool          // why doubtful: no answer came, and not that its owner died
+	late       bool          // flightLimit was over
+	superseded bool          // somebody else's tokens were there when these were to be stored
 
 	pass     *pass // the permission to call; nil: not yet, or given back
 	doubtful bool  // the refresh token was presented, by whomever, and no answer came
@@ -41,7 +47,7 @@ func (f *flight) fly() {
 	defer func() {
 		if p := recover(); p != nil {
 			f.m.cfg.Logger.Error("refresh panicked", "session", f.s.key.short(), "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
-			err = f.e.failed(err)
+			err, f.result = f.e.failed(err), RefreshPanicked
 		}
 		if f.pass != nil {
 			f.pass.unused()
@@ -49,12 +55,14 @@ func (f *flight) fly() {
 		f.e.mu.Lock()
 		f.e.flight = nil
 		f.e.mu.Unlock()
+		f.m.cfg.Observer.RefreshEnded(f.trigger, f.ended(err), f.called)
 		f.err = err
 		close(f.done)
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), flightLimit)
 	defer cancel()
 	err = f.refresh(ctx)
+	f.late = ctx.Err() != nil
 }
 
 // refresh is the protocol: intent, call, commit.
@@ -67,6 +75,7 @@ func (f *flight) refresh(ctx context.Context) error {
 	began := time.Now()
 	f.e.presented = o.rec.Attempt.ID
 	answer, err := f.call(ctx, o, store)
+	f.called = time.Since(began)
 	f.pass.used(err)
 	f.pass = nil
 	if err != nil {
@@ -89,6 +98,9 @@ func (f *flight) call(ctx context.Context, o *opened, store *openedStore) (*oaut
 		return answer, err
 	}
 	first := !f.doubtful
+	if first {
+		f.silent = true
+	}
 	f.doubtful = true
 	if !first || !f.harmless(o) && !f.nothingToLose(o) {
 		return nil, err
@@ -136,7 +148,7 @@ func (f *flight) replaced(t *tokens) bool {
 // upstream that counts as for all: if the refresh token is spent, the session is
 // over as soon as the default token is, and if it is not, the upstream works again.
 func (f *flight) nothingToLose(o *opened) bool {
-	if f.trigger == triggerChallenge || f.trigger == triggerExpiry {
+	if f.trigger == TriggerChallenge || f.trigger == TriggerExpiry {
 		return true
 	}
 	end := o.tokens.placed(f.to).expiry()
@@ -163,9 +175,10 @@ func (f *flight) noTokens(ctx context.Context, o *opened, err error) error {
 	class := oauth.ClassOf(err)
 	log := f.m.cfg.Logger.With("session", f.s.key.short(), "trigger", f.trigger, "for", f.to.purpose.String(), "class", class.String(), "error", err)
 	told, narrowly := error(nil), ofPurpose(f.to, err)
+	f.result = resultOf[class]
 	switch {
 	case narrowly:
-		told = f.e.failedFor(f.to, err)
+		told, f.result = f.e.failedFor(f.to, err), RefreshPurpose
 	case class != oauth.ClassSessionOver:
 		told = f.e.failed(err)
 	}
@@ -175,10 +188,13 @@ func (f *flight) noTokens(ctx context.Context, o *opened, err error) error {
 		// Somebody may have replaced the tokens meanwhile; that counts.
 		switch moved, endErr := f.s.endGeneration(ctx, ReasonRefreshToken, o.rec.Gen); {
 		case endErr != nil:
+			f.result = "" // as it is with any other error of the store
 			return endErr
 		case moved:
+			f.result = RefreshSuperseded
 			return nil
 		}
+		f.result = f.lost()
 		log.Info("the refresh token is no longer valid")
 		return &EndedError{Reason: ReasonRefreshToken}
 	}

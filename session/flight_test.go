@@ -346,6 +346,7 @@ func TestTokensTooLargeToStore(t *testing.T) {
 			if err != nil || s.Claims()["groups"] != nil || s.Claims()["sub"] != "alice" {
 				t.Errorf("claims %v, %v", s, err)
 			}
+			b.counted("limit", map[string]int{"record_size": 1})
 			time.Sleep(10 * time.Second)
 			b.mustToken(br)
 			b.refreshes(2)
@@ -367,7 +368,10 @@ func TestTokensTooLargeToStore(t *testing.T) {
 		b := newBench(t, astest.Options{AccessTokenClaims: func(_, c map[string]any) { c["groups"] = strings.Repeat("x", 60<<10) }})
 		br := browser{}
 		_, err := b.finish(br, b.begin(br))
-		wantKind(t, err, session.LoginFailed)
+		if wantKind(t, err, session.LoginFailed); !errors.Is(err, session.ErrTooLarge) {
+			t.Errorf("the reason is %v", err)
+		}
+		b.counted("limit", map[string]int{"record_size": 1})
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddy-bff/caddy-bff/oauth"
@@ -24,16 +25,26 @@ const (
 	// gateProbe is how often, while the gate is closed, one call is let through
 	// to see whether the authorization server is back.
 	gateProbe = 2 * time.Second
+	// maxQueued is how many refreshes wait for a place. It is beyond what may run
+	// out in the same second: a thousand sessions that began together are a
+	// thousand calls, and none of them is turned away. Whoever is, asks again.
+	maxQueued = 4096
+	// queueRetry is when that makes sense.
+	queueRetry = 2 * time.Second
 )
 
 // errGateClosed goes with the outage that others have met.
 var errGateClosed = errors.New("the token endpoint is left in peace for a moment")
+
+// errQueueFull: too many refreshes wait already.
+var errQueueFull = errors.New("too many refreshes wait for the token endpoint")
 
 // gate stands before the token endpoint of one authorization server. It bounds
 // how many refreshes call at a time, and keeps them away while the server is
 // out, so that its return is not a storm. It is safe for concurrent use.
 type gate struct {
 	places chan struct{}
+	queued atomic.Int64 // refreshes that wait for a place
 
 	mu         sync.Mutex
 	inARow     int
@@ -54,11 +65,19 @@ type pass struct {
 	probe bool
 }
 
-// refusal says why nobody may call now, or nil.
-func (g *gate) refusal(now time.Time) error {
+// refusal says why nobody may call now, or nil. The observer is the caller's.
+func (g *gate) refusal(now time.Time, observer Observer) error {
+	if g.queued.Load() >= maxQueued {
+		return turnedAway(observer)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.refuses(now)
+}
+
+func turnedAway(observer Observer) error {
+	observer.LimitReached(LimitCallQueue)
+	return &UnavailableError{RetryAfter: queueRetry, Err: errQueueFull}
 }
 
 func (g *gate) refuses(now time.Time) error {
@@ -75,18 +94,16 @@ func (g *gate) refuses(now time.Time) error {
 
 // enter waits for a place. waited reports that it took a while, in which
 // anything may have happened.
-func (g *gate) enter(ctx context.Context) (p *pass, waited bool, err error) {
-	if err := g.refusal(time.Now()); err != nil {
+func (g *gate) enter(ctx context.Context, observer Observer) (p *pass, waited bool, err error) {
+	if err := g.refusal(time.Now(), observer); err != nil {
 		return nil, false, err
 	}
 	select {
 	case g.places <- struct{}{}:
 	default:
 		waited = true
-		select {
-		case g.places <- struct{}{}:
-		case <-ctx.Done():
-			return nil, true, &UnavailableError{RetryAfter: time.Second, Err: context.Cause(ctx)}
+		if err := g.queue(ctx, observer); err != nil {
+			return nil, true, err
 		}
 	}
 	g.mu.Lock()
@@ -98,6 +115,21 @@ func (g *gate) enter(ctx context.Context) (p *pass, waited bool, err error) {
 	p = &pass{g: g, probe: g.closed}
 	g.probing = g.probing || p.probe
 	return p, waited, nil
+}
+
+// queue waits until a place is free, and takes it.
+func (g *gate) queue(ctx context.Context, observer Observer) error {
+	defer g.queued.Add(-1)
+	if g.queued.Add(1) > maxQueued {
+		return turnedAway(observer)
+	}
+	observer.LimitReached(LimitCalls)
+	select {
+	case g.places <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return &UnavailableError{RetryAfter: time.Second, Err: context.Cause(ctx)}
+	}
 }
 
 // unused gives the pass back without a call.

@@ -309,6 +309,7 @@ func (s *Session) endGeneration(ctx context.Context, reason Reason, gen uint64) 
 	}
 	s.entry().over(reason)
 	s.m.cfg.Logger.Info("session ended", "session", s.key.short(), "reason", reason)
+	s.m.cfg.Observer.SessionEnded(reason)
 	s.redeem(tombstone)
 	return false, nil
 }

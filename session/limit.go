@@ -56,6 +56,7 @@ func (m *Manager) endIdlest(ctx context.Context, s *Session) error {
 	}
 	slices.SortFunc(others, func(a, b *Record) int { return a.LastSeen.Compare(b.LastSeen) })
 	for len(others) >= m.cfg.MaxPerUser {
+		m.cfg.Observer.LimitReached(LimitUserSessions)
 		if _, err := m.endUnseen(ctx, store, others[0], ReasonLimit); err != nil {
 			return err
 		}

@@ -70,6 +70,30 @@ func TestSessionsOfAUserAreBounded(t *testing.T) {
 	})
 }
 
+// H104: a thousand logins of one user leave fifty sessions; each end is counted.
+func TestAThousandLoginsOfAUser(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenLifetime: time.Hour})
+		all := make([]browser, 1000)
+		for i := range all {
+			all[i] = browser{}
+			b.login(all[i])
+			time.Sleep(time.Second)
+		}
+		live := 0
+		for _, br := range all {
+			if _, err := b.open(br); err == nil {
+				live++
+			}
+		}
+		if live != session.DefaultMaxPerUser {
+			t.Errorf("%d live", live)
+		}
+		b.counted("limit", map[string]int{"user_sessions": 950})
+		b.counted("end", map[string]int{"limit": 950})
+	})
+}
+
 // Another application's sessions of the same user, on the same store, do not count.
 func TestSessionsOfAnotherApplicationDoNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -83,9 +83,12 @@ func (m *Manager) StartLogin(ctx context.Context, site *Site, req LoginRequest) 
 	if err != nil {
 		return nil, err
 	}
-	cookies, err := site.evictLogins(ctx, m.cfg.Ring, req.Cookies)
+	cookies, displaced, err := site.evictLogins(ctx, m.cfg.Ring, req.Cookies)
 	if err != nil {
 		return nil, err
+	}
+	for range displaced {
+		m.cfg.Observer.LimitReached(LimitPendingLogins)
 	}
 	c, err := site.loginCookie(r, l, sameSite)
 	if err != nil {
@@ -155,6 +158,18 @@ func (e *LoginError) Unwrap() error { return e.Err }
 // also when the same response is delivered twice at a time. All errors are
 // [*LoginError].
 func (m *Manager) FinishLogin(ctx context.Context, site *Site, cb Callback) (*LoginResult, error) {
+	result, err := m.finishLogin(ctx, site, cb)
+	switch {
+	case errors.Is(err, ErrFull):
+		m.cfg.Observer.LimitReached(LimitStore)
+	case errors.Is(err, ErrTooLarge):
+		m.cfg.Observer.LimitReached(LimitRecordSize)
+	}
+	m.cfg.Observer.LoginEnded(outcomeOf(err))
+	return result, err
+}
+
+func (m *Manager) finishLogin(ctx context.Context, site *Site, cb Callback) (*LoginResult, error) {
 	state := oauth.Secret(cb.Params.Get("state"))
 	l, err := site.findLogin(ctx, m.cfg.Ring, cb.Request, state)
 	switch {

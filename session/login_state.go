@@ -167,8 +167,8 @@ func (s *Site) findLogin(ctx context.Context, keys *KeyRing, r *http.Request, st
 }
 
 // evictLogins gives the deletions that leave room for one more login: those
-// that do not open go first, then the oldest.
-func (s *Site) evictLogins(ctx context.Context, keys *KeyRing, cookies []*http.Cookie) ([]*http.Cookie, error) {
+// that do not open go first, then the oldest. displaced is how many of the latter.
+func (s *Site) evictLogins(ctx context.Context, keys *KeyRing, cookies []*http.Cookie) (deletions []*http.Cookie, displaced int, err error) {
 	type pending struct {
 		name    string
 		created time.Time
@@ -182,7 +182,7 @@ func (s *Site) evictLogins(ctx context.Context, keys *KeyRing, cookies []*http.C
 		seen[c.Name] = true
 		l, err := s.openLogin(ctx, keys, c)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		p := pending{name: c.Name}
 		if l != nil {
@@ -193,10 +193,12 @@ func (s *Site) evictLogins(ctx context.Context, keys *KeyRing, cookies []*http.C
 	slices.SortFunc(logins, func(a, b pending) int {
 		return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.name, b.name))
 	})
-	var deletions []*http.Cookie
 	for len(logins) > 0 && (len(logins) >= maxLogins || logins[0].created.IsZero()) {
+		if !logins[0].created.IsZero() {
+			displaced++
+		}
 		deletions = append(deletions, s.cookie(logins[0].name, "", http.SameSiteLaxMode, -1))
 		logins = logins[1:]
 	}
-	return deletions, nil
+	return deletions, displaced, nil
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -211,6 +212,12 @@ func TestManyTabs(t *testing.T) {
 		if n := br.logins(); n != 5 {
 			t.Fatalf("%d login cookies", n)
 		}
+		b.counted("limit", map[string]int{"pending_logins": 15})
+		for name, c := range br {
+			if len(c.Value) > 1024 {
+				t.Errorf("%s has %d bytes", name, len(c.Value))
+			}
+		}
 		_, err := b.finish(br, all[0])
 		wantKind(t, err, session.LoginStateInvalid)
 		for _, i := range []int{17, 15, 19, 16, 18} {
@@ -222,6 +229,35 @@ func TestManyTabs(t *testing.T) {
 			t.Error("login cookies are left")
 		}
 	})
+}
+
+// H201, F505: whoever only begins logins costs no write, and no memory that stays.
+func TestBegunLoginsAreKeptNowhere(t *testing.T) {
+	b := newBench(t, astest.Options{})
+	b.begin(browser{})
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	const logins = 20_000
+	for range logins {
+		_, err := b.m.StartLogin(t.Context(), b.site, session.LoginRequest{RedirectURI: callback, ReturnTo: "/" + strings.Repeat("x", session.MaxReturnTo-1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if grown := heap() - before; grown > 10*logins {
+		t.Errorf("%d bytes more for %d logins", grown, logins)
+	}
+	if got := b.tally.of("store"); len(got) != 0 {
+		t.Errorf("the store was asked: %v", got)
+	}
+	if _, err := b.m.StartLogin(t.Context(), b.site, session.LoginRequest{RedirectURI: callback, ReturnTo: "/" + strings.Repeat("x", session.MaxReturnTo)}); err == nil {
+		t.Error("a return URL beyond the bound")
+	}
 }
 
 // CK-10, A110, CB-13, C303: a new identifier at every login, and the session

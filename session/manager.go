@@ -67,6 +67,8 @@ type Config struct {
 	IDTokenHint IDTokenHint
 	// Logger receives what an operator should know; never a token. Required.
 	Logger *slog.Logger
+	// Observer is told of what operators count. Default: nobody.
+	Observer Observer
 }
 
 // Rotation is what an authorization server does to a refresh token that was
@@ -147,6 +149,9 @@ func NewManager(cfg Config) (*Manager, error) {
 	default:
 		return nil, fmt.Errorf("session: unknown ID token hint %q", cfg.IDTokenHint)
 	}
+	if cfg.Observer == nil {
+		cfg.Observer = unobserved{}
+	}
 	m := &Manager{cfg: cfg, gate: cfg.Backend.gate(cfg.Issuer)}
 	m.aims.init(cfg.Client)
 	return m, nil
@@ -219,7 +224,7 @@ func (m *Manager) unseal(ctx context.Context, s *Session, rec *Record) (*tokens,
 		t, f, err = s.site.unseal(rec, r, s.ticket.secret[:])
 	}
 	if err != nil {
-		if m.unopened.allow() {
+		if m.mayLog(&m.unopened) {
 			m.cfg.Logger.Error("a session record does not open; it is kept", "session", s.key.short(), "error", err)
 		}
 		return nil, nil, ErrNoSession
@@ -245,6 +250,15 @@ func (m *Manager) recordExpiry(lastSeen, lifetimeEnd time.Time) time.Time {
 // short is what logs say of a session: enough to follow it, not enough to
 // guess anything.
 func (k Key) short() string { return k.String()[:11] }
+
+// mayLog asks a throttle, and counts what it leaves out.
+func (m *Manager) mayLog(t *throttle) bool {
+	if t.allow() {
+		return true
+	}
+	m.cfg.Observer.LimitReached(LimitLogLines)
+	return false
+}
 
 // throttle lets one complaint through a second.
 type throttle struct{ last atomic.Int64 }

@@ -58,6 +58,9 @@ var reasons = []Reason{
 	ReasonRefreshToken, ReasonAccessToken, ReasonLimit,
 }
 
+// EndReasons gives the reasons for which sessions end.
+func EndReasons() []Reason { return slices.Clone(reasons[1:]) }
+
 // AttemptID identifies one attempt to refresh.
 type AttemptID [16]byte
 

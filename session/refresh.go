@@ -33,14 +33,6 @@ const (
 	maxHold = 5 * time.Minute
 )
 
-// Triggers of a refresh, for logs.
-const (
-	triggerEarly     = "early"
-	triggerExpiry    = "expiry"
-	triggerChallenge = "challenge"
-	triggerRequest   = "request"
-)
-
 // Refresh gives an access token other than the one that a resource server
 // refused. For any number of callers that name the same token there is one
 // refresh; who names one that is not current any more gets the current one.
@@ -67,9 +59,10 @@ func (s *Session) refresh(ctx context.Context, to aim, refused string) (string, 
 		s.m.refused(o, to, t, time.Now())
 	}
 	if !may {
+		s.m.cfg.Observer.LimitReached(LimitForcedRefreshes)
 		return "", ErrTokenUnavailable
 	}
-	if err := s.await(ctx, to, t.gen, triggerChallenge); err != nil {
+	if err := s.await(ctx, to, t.gen, TriggerChallenge); err != nil {
 		return "", err
 	}
 	return s.token(ctx, to)
@@ -119,9 +112,10 @@ func (s *Session) ForceRefresh(ctx context.Context) (*Refreshed, error) {
 	}
 	e.mu.Unlock()
 	if wait > 0 {
+		s.m.cfg.Observer.LimitReached(LimitRefreshRequests)
 		return nil, &RateLimitedError{RetryAfter: max(wait, time.Second)}
 	}
-	if err := s.await(ctx, s.m.aims.byDefault, before.tokens.generation(), triggerRequest); err != nil {
+	if err := s.await(ctx, s.m.aims.byDefault, before.tokens.generation(), TriggerRequest); err != nil {
 		return nil, err
 	}
 	after, err := s.current(ctx)
@@ -137,22 +131,29 @@ func (s *Session) ForceRefresh(ctx context.Context) (*Refreshed, error) {
 // renewInBackground starts to get a new token unless that is under way or pausing.
 func (s *Session) renewInBackground(to aim, gen uint64) {
 	if to.exchanged() {
-		s.startExchange(to, gen, triggerEarly) //nolint:errcheck // nobody waits
+		s.startExchange(to, gen, TriggerEarly) //nolint:errcheck // nobody waits
 		return
 	}
-	s.start(to, gen, triggerEarly) //nolint:errcheck // nobody waits
+	s.start(to, gen, TriggerEarly) //nolint:errcheck // nobody waits
 }
 
 // await waits until the token of generation gen for an aim has been replaced. A
 // refresh for another aim that is under way is waited for first, as there is one
 // refresh token: then this one has its own, with the new one.
-func (s *Session) await(ctx context.Context, to aim, gen uint64, trigger string) error {
+func (s *Session) await(ctx context.Context, to aim, gen uint64, trigger RefreshTrigger) error {
 	timer := time.NewTimer(refreshWait)
 	defer timer.Stop()
+	var leave func()
 	for {
 		w, err := s.renewal(to, gen, trigger)
 		if err != nil {
 			return err
+		}
+		if leave == nil { // not sooner: it goes on without those whom there is no room for
+			if leave, err = s.attend(); err != nil {
+				return err
+			}
+			defer leave()
 		}
 		select {
 		case <-w.done:
@@ -181,7 +182,7 @@ type waiting struct {
 }
 
 // renewal starts to get a token, or finds that under way.
-func (s *Session) renewal(to aim, gen uint64, trigger string) (waiting, error) {
+func (s *Session) renewal(to aim, gen uint64, trigger RefreshTrigger) (waiting, error) {
 	if to.exchanged() {
 		x, err := s.startExchange(to, gen, trigger)
 		if err != nil {
@@ -214,7 +215,7 @@ func (s *Session) lock() *entry {
 
 // start gives the session's flight: the one under way, or a new one. There is
 // one refresh token, so there is one flight.
-func (s *Session) start(to aim, gen uint64, trigger string) (*flight, error) {
+func (s *Session) start(to aim, gen uint64, trigger RefreshTrigger) (*flight, error) {
 	e, now := s.lock(), time.Now()
 	defer e.mu.Unlock()
 	if p := e.pursuits[to.id]; p != nil && (e.flight == nil || e.flight.to.id != to.id) && now.Before(p.retryAt) {
@@ -226,16 +227,16 @@ func (s *Session) start(to aim, gen uint64, trigger string) (*flight, error) {
 	if now.Before(e.retryAt) {
 		return nil, pausing(e.failure, now, e.retryAt)
 	}
-	if now.Before(e.heldUntil) && (trigger == triggerEarly || trigger == triggerRequest) {
+	if now.Before(e.heldUntil) && (trigger == TriggerEarly || trigger == TriggerRequest) {
 		return nil, pausing(e.failure, now, e.heldUntil)
 	}
-	if err := s.m.gate.refusal(now); err != nil {
+	if err := s.m.gate.refusal(now, s.m.cfg.Observer); err != nil {
 		return nil, err
 	}
 	if !s.m.cfg.Backend.takeoff() {
 		return nil, fmt.Errorf("%w: it is closed", ErrStoreUnavailable)
 	}
-	f := &flight{m: s.m, s: s.detached(e), e: e, to: to, gen: gen, trigger: trigger, ready: make(chan struct{}), done: make(chan struct{})}
+	f := &flight{m: s.m, s: s.detached(e), e: e, to: to, gen: gen, trigger: trigger, called: -1, ready: make(chan struct{}), done: make(chan struct{})}
 	e.flight = f
 	go f.fly()
 	return f, nil

@@ -52,7 +52,7 @@ func TestRefusedTokenRefreshesOnce(t *testing.T) {
 	})
 }
 
-// B213, PX-06: a resource server that refuses every token cannot drive the
+// B213, PX-06, H205: a resource server that refuses every token cannot drive the
 // refreshes; and one whose replay is accepted is healed each time.
 func TestForcedRefreshesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -77,9 +77,11 @@ func TestForcedRefreshesAreBounded(t *testing.T) {
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
-		if n := len(b.as.RefreshRequests()); n < 2 || n > 4 {
-			t.Errorf("%d refreshes in 30 s of refusals", n)
+		asked := len(b.as.RefreshRequests())
+		if asked < 2 || asked > 4 {
+			t.Errorf("%d refreshes in 30 s of refusals", asked)
 		}
+		b.counted("limit", map[string]int{"forced_refreshes": 300 - asked})
 		time.Sleep(time.Minute)
 		b.as.ForgetRequests()
 		for range 10 {
@@ -298,6 +300,7 @@ func TestForceRefreshSeesNewClaims(t *testing.T) {
 		if _, err := force(); !errors.As(err, &limited) || limited.RetryAfter <= 0 || limited.RetryAfter > 10*time.Second {
 			t.Errorf("twice in ten seconds: %v", err)
 		}
+		b.counted("limit", map[string]int{"refresh_requests": 1})
 		b.as.Configure(func(o *astest.Options) { o.Claims = map[string]any{"roles": []string{"admin"}} })
 		time.Sleep(10 * time.Second)
 		if got, err := force(); err != nil || !got.ClaimsChanged {

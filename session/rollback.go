@@ -39,6 +39,7 @@ func (m *Manager) record(ctx context.Context, store *openedStore, s *Session) (*
 		case err != nil:
 			return nil, unavailable(err)
 		}
+		m.cfg.Backend.observer.StoreCalled(StoreHeal, StoreOK, unmeasured)
 		m.cfg.Logger.Error("the session store went back in time; this record is put right", "session", s.key.short(),
 			"generation", rec.Gen, "put_back", next.Gen, "ended", string(next.Ended))
 		if next.Ended != "" {

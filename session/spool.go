@@ -67,6 +67,7 @@ func (b *Backend) spool(rec *Record) error {
 	if err == nil {
 		err = writeSynced(b.spoolDir, hex.EncodeToString(rec.Key[:])+spoolSuffix, data)
 	}
+	b.observer.StoreCalled(StoreSpool, storeResult(err), unmeasured)
 	if err != nil {
 		return fmt.Errorf("refreshed tokens of session %s are lost: %w", rec.Key.short(), err)
 	}
@@ -202,7 +203,10 @@ func (b *Backend) deliver(ctx context.Context, store Store, e *entry, sp *spoole
 				return unavailable(err)
 			}
 			b.logger.Info("refreshed tokens of an earlier process are stored", "session", e.key.short(), "ended", string(cur.Ended))
+		} else if err == nil {
+			err = ErrConflict // the session has gone on
 		}
+		b.observer.StoreCalled(StoreDeliver, storeResult(err), unmeasured)
 		e.spooled.CompareAndSwap(sp, nil)
 		if err := os.Remove(sp.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			b.logger.Warn("removing a file of the spool", "file", sp.path, "error", err)

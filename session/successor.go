@@ -25,7 +25,7 @@ func (f *flight) successor(ctx context.Context, o *opened, began time.Time, answ
 		token.scope = before.scope
 	}
 	fresh := old.with(f.to, token, time.Now())
-	if f.trigger == triggerRequest {
+	if f.trigger == TriggerRequest {
 		fresh.narrow = nil // whoever asks for new rights wants them everywhere
 	}
 	fresh.refreshEnd = answer.RefreshExpiry

@@ -40,6 +40,7 @@ func (m *Manager) endUnseen(ctx context.Context, store Store, rec *Record, reaso
 			e.look(next)
 			e.over(reason)
 			m.cfg.Logger.Info("session ended", "session", rec.Key.short(), "reason", reason)
+			m.cfg.Observer.SessionEnded(reason)
 			return true, nil
 		}
 		if errors.Is(err, ErrConflict) {
