@@ -50,6 +50,8 @@ type replayBody struct {
 	shut    bool // src was closed
 	settled bool // given up on, or released
 	resent  bool // the replay has been begun
+	// crowdedOut: there was no memory to keep it in.
+	crowdedOut bool
 
 	first attemptBody
 }
@@ -64,6 +66,7 @@ func newReplayBody(req *http.Request, limit int64, reserved func(string) bool) *
 		limit:      limit,
 		attempt:    1,
 		keeping:    limit > 0 && req.ContentLength <= limit,
+		kept:       replayBuffer{memory: &processMemory, bound: max(DefaultReplayMemory, 4*limit)},
 	}
 	if b.length == 0 {
 		b.length = -1 // net/http: zero with a body is unknown
@@ -200,7 +203,10 @@ func (b *replayBody) keepLocked(p []byte) {
 		b.kept.drop()
 		return
 	}
-	b.kept.keep(p)
+	if !b.kept.keep(p) {
+		b.keeping, b.crowdedOut = false, true
+		b.kept.drop()
+	}
 }
 
 // untouchedLocked reports whether the client has not begun to send the body,
@@ -314,6 +320,13 @@ func (b *replayBody) release() {
 	if owed {
 		_ = b.src.Close()
 	}
+}
+
+// noRoom reports whether the body was let go for other requests' sake.
+func (b *replayBody) noRoom() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.crowdedOut
 }
 
 // unread reports whether part of the body is still to come from the client.

@@ -5,10 +5,34 @@ package upstream
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"io"
+	"net/http"
+	"os"
 	"testing"
 	"testing/iotest"
+	"time"
 )
+
+// TestMain looks at what all the other tests have left: memory that is counted
+// for ever would be missing in the end. H206.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	held := processMemory.held.Load()
+	for range 100 {
+		if held == 0 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+		held = processMemory.held.Load()
+	}
+	if held != 0 && code == 0 {
+		fmt.Fprintf(os.Stderr, "replay buffers hold %d bytes after the last request\n", held)
+		code = 1
+	}
+	os.Exit(code)
+}
 
 // TestReplayBufferFollowsBody: a body holds memory for what was received of it,
 // whatever length it declares and whatever the limit allows. PX-08, H206.
@@ -57,9 +81,114 @@ func TestReplayBufferFirstByte(t *testing.T) {
 			t.Fatal(err)
 		}
 		held += b.kept.capacity()
+		defer b.release()
 	}
 	if held != 20*firstChunk {
 		t.Errorf("20 bytes hold %d", held)
+	}
+}
+
+func newBuffer() replayBuffer {
+	return replayBuffer{memory: new(replayMemory), bound: DefaultReplayMemory}
+}
+
+// TestReplayBuffersAreBoundedTogether: the bodies of all requests hold no more
+// than the bound; those beyond it stream, and take part again when there is room.
+// Nothing is counted for ever. H206.
+func TestReplayBuffersAreBoundedTogether(t *testing.T) {
+	t.Parallel()
+	const limit, bound = 64 << 10, 1 << 20
+	memory := new(replayMemory)
+	open := func() *replayBody {
+		req := upload(t.Context(), nil, &clientBody{Reader: bytes.NewReader(blob(limit))}, limit)
+		b := newReplayBody(req, limit, nil)
+		b.kept.memory, b.kept.bound = memory, bound
+		out := *req
+		b.attach(&out, 1)
+		sent, err := io.ReadAll(out.Body)
+		if err != nil || !bytes.Equal(sent, blob(limit)) {
+			t.Fatalf("%d bytes got through: %v", len(sent), err)
+		}
+		return b
+	}
+	var bodies []*replayBody
+	kept, streamed := 0, 0
+	for range 100 {
+		b := open()
+		bodies = append(bodies, b)
+		if b.noRoom() {
+			streamed++
+			if b.settle(t.Context()) {
+				t.Error("a body that was not kept is sent again")
+			}
+		} else {
+			kept++
+		}
+		if held := memory.held.Load(); held > bound {
+			t.Fatalf("%d bytes held", held)
+		}
+	}
+	if kept != bound/(firstChunk+4*replayChunk) || streamed != 100-kept {
+		t.Errorf("%d kept, %d not", kept, streamed)
+	}
+	for _, b := range bodies {
+		b.release()
+	}
+	if held := memory.held.Load(); held != 0 {
+		t.Errorf("%d bytes are left", held)
+	}
+	if b := open(); b.noRoom() || !b.settle(t.Context()) {
+		t.Error("there is room, and it is not used")
+	} else {
+		b.release()
+	}
+	if held := memory.held.Load(); held != 0 {
+		t.Errorf("%d bytes are left", held)
+	}
+}
+
+// TestNoRoomIsTold: where there is no room the 401 stands, and somebody is told. H206.
+func TestNoRoomIsTold(t *testing.T) { // not in parallel: it takes all there is
+	for _, full := range []bool{true, false} {
+		taken := int64(0)
+		if full {
+			taken = DefaultReplayMemory - processMemory.held.Load()
+			processMemory.held.Add(taken)
+		}
+		told := 0
+		var results []ReplayResult
+		tr := &Transport{
+			NoRoom:   func(context.Context) { told++ },
+			Replayed: func(_ context.Context, r ReplayResult) { results = append(results, r) },
+			Base: roundTrip(func(r *http.Request) (*http.Response, error) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				_ = r.Body.Close()
+				if r.Header.Get("Authorization") == "Bearer token-0" {
+					return refusal(), nil
+				}
+				return answer(200, "fine"), nil
+			}),
+		}
+		resp, err := tr.RoundTrip(upload(t.Context(), &Grant{Source: &generations{}}, &clientBody{Reader: bytes.NewReader(blob(100))}, 100))
+		processMemory.held.Add(-taken)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if full && (resp.StatusCode != 401 || told != 1 || results[0] != ReplayBodyGone) || !full && (resp.StatusCode != 200 || told != 0 || results[0] != ReplayHealed) {
+			t.Errorf("full %t: status %d, told %d times, %v", full, resp.StatusCode, told, results)
+		}
+	}
+}
+
+// TestLargeReplayBuffersHaveRoom: where a replay buffer was made larger, four
+// requests can use it. H206.
+func TestLargeReplayBuffersHaveRoom(t *testing.T) {
+	t.Parallel()
+	for limit, want := range map[int64]int64{1: DefaultReplayMemory, 64 << 10: DefaultReplayMemory, 16 << 20: DefaultReplayMemory, 1 << 30: 4 << 30} {
+		b := newReplayBody(upload(t.Context(), nil, &clientBody{Reader: bytes.NewReader(nil)}, 1), limit, nil)
+		if b.kept.bound != want {
+			t.Errorf("limit %d: bound %d, want %d", limit, b.kept.bound, want)
+		}
 	}
 }
 
@@ -68,7 +197,7 @@ func TestReplayBufferGivesBackWhileSending(t *testing.T) {
 	t.Parallel()
 	const size = 1 << 20
 	sent := blob(size)
-	var buffer replayBuffer
+	buffer := newBuffer()
 	buffer.keep(sent)
 	got := make([]byte, 0, size)
 	p := make([]byte, 1000)
@@ -98,7 +227,7 @@ func TestReplayBufferGivesBackWhileSending(t *testing.T) {
 // size, however it comes.
 func TestReplayBufferSmallBody(t *testing.T) {
 	t.Parallel()
-	var buffer replayBuffer
+	buffer := newBuffer()
 	for range firstChunk {
 		buffer.keep([]byte{'x'})
 	}
@@ -119,7 +248,7 @@ func FuzzReplayBuffer(f *testing.F) {
 			t.Skip()
 		}
 		sent := blob(size)
-		var buffer replayBuffer
+		buffer := newBuffer()
 		for rest := sent; len(rest) > 0; {
 			n := min(in, len(rest))
 			buffer.keep(rest[:n])

@@ -64,6 +64,10 @@ type Transport struct {
 
 	// Replayed, if not nil, is told how each 401 that named the token ended.
 	Replayed func(context.Context, ReplayResult)
+
+	// NoRoom, if not nil, is told of each request body that could not be kept for
+	// a second attempt because others take up [DefaultReplayMemory].
+	NoRoom func(context.Context)
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -114,6 +118,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if body != nil {
 		body.release()
+		if t.NoRoom != nil && body.noRoom() {
+			t.NoRoom(ctx)
+		}
 		if g.ResponseHeader != nil && body.unread() && (err != nil || resp.StatusCode != http.StatusSwitchingProtocols) {
 			g.ResponseHeader["Connection"] = []string{"close"}
 		}

@@ -337,6 +337,7 @@ func TestOneRefreshForMany(t *testing.T) {
 			asked++
 			mu.Unlock()
 			time.Sleep(time.Millisecond)
+			_ = r.Body.Close()
 			if r.Header.Get("Authorization") == "Bearer token-0" {
 				return refusal(), nil
 			}
