@@ -59,6 +59,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if logRoot.Load() == nil {
 		logTo(a.logger)
 	}
+	if err := metrics.register(ctx.GetMetricsRegistry()); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
+	}
 	if a.StoreRaw == nil {
 		a.StoreRaw = json.RawMessage(`{"store":"file"}`)
 	}
@@ -73,11 +76,13 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.takeRing(ctx.Storage()); err != nil {
 		return err
 	}
-	a.backendKey = string(mod.(caddy.Module).CaddyModule().ID) + " " + store.PoolKey()
+	id := mod.(caddy.Module).CaddyModule().ID
+	a.backendKey = string(id) + " " + store.PoolKey()
 	backend, release, err := backends.take(a.backendKey, func() (*session.Backend, error) {
 		b := session.NewBackend(func(ctx context.Context) (session.Store, error) {
 			return store.OpenStore(ctx, processLog)
 		}, processLog)
+		b.Observe(metrics.ofStore(id.Name()))
 		if _, forgets := store.(*MemoryStore); !forgets {
 			b.SpoolTo(spoolDir(a.backendKey))
 		}

@@ -49,6 +49,7 @@ type benchOptions struct {
 	host   string // of the site's address; default 127.0.0.1
 	store  string // default: memory
 	keys   string // the option; default: none
+	admin  string // address of the admin endpoint; default: off
 }
 
 // defaultSite guards /api/* and /page*, and leaves the rest open.
@@ -91,9 +92,12 @@ func (b *bench) caddyfile(o benchOptions) []byte {
 	if o.store == "" {
 		o.store = "memory"
 	}
+	if o.admin == "" {
+		o.admin = "off"
+	}
 	_, port, _ := strings.Cut(b.address, ":")
 	return adaptTB(b.t, strings.NewReplacer("{$API}", b.api).Replace(fmt.Sprintf(`{
-	admin off
+	admin %s
 	persist_config off
 	auto_https off
 	grace_period 5s
@@ -119,7 +123,7 @@ http://%s:%s {
 	}
 	%s
 }
-`, b.dir, b.logFile, o.store, o.keys, o.global, o.host, port, b.as.Issuer(), o.bff, o.site)))
+`, o.admin, b.dir, b.logFile, o.store, o.keys, o.global, o.host, port, b.as.Issuer(), o.bff, o.site)))
 }
 
 func (b *bench) load() {

@@ -71,6 +71,7 @@ func (hd *handle) serveEndpoint(w http.ResponseWriter, r *http.Request, name str
 	}
 	if preflight(r) {
 		if hd.from.servePreflight(w, r) {
+			hd.result = resultPreflight
 			return nil
 		}
 		return hd.fail(w, r, &httpError{code: codeCSRFRejected, err: errors.New("preflight of an origin that is not trusted")})
@@ -87,7 +88,7 @@ func (hd *handle) serveEndpoint(w http.ResponseWriter, r *http.Request, name str
 		if e.csrf == csrfStrict {
 			return hd.fail(w, r, &httpError{code: codeCSRFRejected, err: errors.New("document from another site")})
 		}
-		return writeReload(w)
+		return hd.writeReload(w)
 	}
 	if e.session {
 		if _, err := hd.open(r.Context()); err != nil {
@@ -98,6 +99,7 @@ func (hd *handle) serveEndpoint(w http.ResponseWriter, r *http.Request, name str
 		return hd.fail(w, r, &httpError{code: codeCSRFRejected, err: errors.New("CSRF check")})
 	}
 	hd.from.corsHeaders(w.Header(), r)
+	hd.result = resultEndpoint
 	return e.serve(hd, w, r)
 }
 

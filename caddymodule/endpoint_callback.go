@@ -71,7 +71,7 @@ func (hd *handle) loginFailed(w http.ResponseWriter, r *http.Request, err error)
 	case stray && r.Method == http.MethodGet && hd.reloadable(r):
 		// The session that a first delivery made may be in a cookie that stays at
 		// home on a request from another site. Nothing is changed until it is seen.
-		return writeReload(w)
+		return hd.writeReload(w)
 	case e.Kind == session.LoginStale && !e.Restarted:
 		start, err := hd.startLogin(r, &loginWanted{returnTo: orRoot(e.ReturnTo)}, true)
 		if err != nil {

@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// failureLog says which of a site's failures are worth a warning. An outage fails
-// every request in the same way: one warning in ten seconds tells as much. Other
-// failures differ, and stay visible up to ten a second. The zero value is ready;
-// it is safe for concurrent use.
+// failureLog says which failures are worth a warning, by error code or message. An
+// outage fails every request in the same way: one warning in ten seconds tells as
+// much. Other failures differ, and stay visible up to ten a second. The zero value
+// is ready; it is safe for concurrent use.
 type failureLog struct {
 	mu    sync.Mutex
 	codes map[string]*failureWindow

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/caddy-bff/caddy-bff/session"
 )
 
 // failing is a site that fails, and its log.
@@ -23,7 +25,7 @@ type failing struct {
 func newFailing() *failing {
 	f := &failing{}
 	logger := slog.New(slog.NewTextHandler(&f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	f.hd = &handle{bff: &Handler{logger: logger, failures: &failureLog{}}}
+	f.hd = &handle{bff: &Handler{logger: logger, failures: &failureLog{}, metrics: metrics.ofSite("failing")}}
 	return f
 }
 
@@ -98,6 +100,19 @@ func TestFailuresThatAreNoOutage(t *testing.T) {
 		}
 		if n := len(site.fail(codeForbidden, 3, slog.LevelDebug)); n != 3 {
 			t.Errorf("%d of 3 refusals at DEBUG", n)
+		}
+	})
+}
+
+// H209: a site's failures that are left out are counted for it.
+func TestSuppressedFailuresAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		site := newFailing()
+		counter := metrics.limits.WithLabelValues("failing", string(session.LimitLogLines))
+		before := valueOf(t, counter)
+		site.fail(codeTokenUnavailable, 100, slog.LevelWarn)
+		if got := valueOf(t, counter) - before; got != 90 {
+			t.Errorf("%v of 90 were counted", got)
 		}
 	})
 }

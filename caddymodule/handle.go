@@ -34,6 +34,7 @@ type handle struct {
 	from    site
 	user    *user
 	pageURL string // where a sign-in link returns to; empty: the default
+	result  string // how the request was answered or let through; empty: it is none of ours
 
 	opened  bool
 	session *session.Session
@@ -97,6 +98,13 @@ func (h *Handler) newHandle(r *http.Request) *handle {
 	}
 	stripRequest(r, h.csrfName)
 	return hd
+}
+
+// count counts the request, once it is over.
+func (hd *handle) count() {
+	if hd.result != "" {
+		hd.bff.metrics.requested(hd.result)
+	}
 }
 
 // originalURL is the URL as it came, whatever rewrites were done since.

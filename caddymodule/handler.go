@@ -130,6 +130,7 @@ type Handler struct {
 
 	failures *failureLog
 	said     *said
+	metrics  *siteMetrics
 }
 
 // said is what a handler logs once.
@@ -233,6 +234,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if hd.siteErr == nil && strings.HasPrefix(hd.origin, "http://") {
 		h.warnCleartext(hd.origin)
 	}
+	defer hd.count()
 	r = r.WithContext(hd.put(r.Context()))
 	if name, ours := h.endpoint(hd); ours {
 		return hd.serveEndpoint(w, r, name)

@@ -208,10 +208,12 @@ type problem struct {
 // programs. It returns an error only to hand a document to handle_errors.
 func (hd *handle) fail(w http.ResponseWriter, r *http.Request, err error) error {
 	if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
+		hd.result = resultClientGone
 		return caddyhttp.Error(statusClientClosed, errors.New("client went away"))
 	}
 	e := asHTTPError(err)
 	p := problems[e.code]
+	hd.result = e.code
 	hd.user.code.Store(&e.code)
 	id := requestID(r) // before it is logged
 	hd.logFailure(r, e, p.status)
@@ -297,6 +299,8 @@ func (hd *handle) logFailure(r *http.Request, e *httpError, status int) {
 			if suppressed > 0 {
 				attrs = append(attrs, "suppressed", suppressed, "suppressed_since", since)
 			}
+		} else {
+			hd.bff.metrics.LimitReached(session.LimitLogLines)
 		}
 	}
 	if !hd.bff.logger.Enabled(r.Context(), level) {

@@ -81,7 +81,8 @@ func (p page) write(w http.ResponseWriter, status int) error {
 }
 
 // writeReload sends the reload page.
-func writeReload(w http.ResponseWriter) error {
+func (hd *handle) writeReload(w http.ResponseWriter) error {
+	hd.result = resultReload
 	addVary(w.Header(), "Cookie", "Sec-Fetch-Site")
 	return reloadPage.write(w, http.StatusOK)
 }

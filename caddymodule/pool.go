@@ -92,7 +92,7 @@ func (p *pooled[V]) Destruct() error {
 
 // processLog is the logger of what outlives a configuration: it writes where
 // the running configuration says.
-var processLog = slog.New(&currentLog{root: &logRoot})
+var processLog = slog.New(&currentLog{root: &logRoot, failures: &failureLog{}})
 
 var logRoot atomic.Pointer[slog.Handler]
 
@@ -106,8 +106,9 @@ func logTo(l *slog.Logger) {
 // with WithAttrs and WithGroup is added again each time, which lines that are
 // written seldom can afford.
 type currentLog struct {
-	root *atomic.Pointer[slog.Handler]
-	add  []func(slog.Handler) slog.Handler
+	root     *atomic.Pointer[slog.Handler]
+	add      []func(slog.Handler) slog.Handler
+	failures *failureLog // of each message
 }
 
 func (c *currentLog) handler() slog.Handler {
@@ -127,8 +128,20 @@ func (c *currentLog) Enabled(ctx context.Context, level slog.Level) bool {
 	return p != nil && (*p).Enabled(ctx, level)
 }
 
-// Handle implements [slog.Handler].
+// Handle implements [slog.Handler]. Of what is wrong it says the same thing ten
+// times a second: a client that is refused fails every refresh of every session.
 func (c *currentLog) Handle(ctx context.Context, rec slog.Record) error {
+	if rec.Level >= slog.LevelWarn {
+		ok, suppressed, since := c.failures.allow(rec.Message, rec.Time)
+		if !ok {
+			metrics.suppressed.Inc()
+			return nil
+		}
+		if suppressed > 0 {
+			rec = rec.Clone()
+			rec.AddAttrs(slog.Int("suppressed", suppressed), slog.Time("suppressed_since", since))
+		}
+	}
 	return c.handler().Handle(ctx, rec)
 }
 
@@ -143,5 +156,5 @@ func (c *currentLog) WithGroup(name string) slog.Handler {
 }
 
 func (c *currentLog) with(add func(slog.Handler) slog.Handler) slog.Handler {
-	return &currentLog{root: c.root, add: append(c.add[:len(c.add):len(c.add)], add)}
+	return &currentLog{root: c.root, failures: c.failures, add: append(c.add[:len(c.add):len(c.add)], add)}
 }

@@ -227,6 +227,7 @@ func (p *Protect) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	if preflight(r) {
 		if hd.siteErr == nil && hd.from.servePreflight(w, r) {
+			hd.result = resultPreflight
 			return nil
 		}
 		return hd.fail(w, r, &httpError{code: codeCSRFRejected, err: errors.New("preflight of an origin that is not trusted")})
@@ -234,8 +235,9 @@ func (p *Protect) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	s, err := p.admit(hd, r)
 	switch {
 	case errors.Is(err, errReload):
-		return writeReload(w)
+		return hd.writeReload(w)
 	case errors.Is(err, errSendToLogin):
+		hd.result = resultLogin
 		return hd.redirect(w, r, http.StatusFound, hd.loginURL(hd.pageURL))
 	case err != nil:
 		return hd.fail(w, r, err)
@@ -243,6 +245,10 @@ func (p *Protect) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	hd.from.corsHeaders(w.Header(), r)
 	p.privateAnswer(w.Header())
 	stripUpgrade(r)
+	hd.result = resultAnonymous
+	if s != nil {
+		hd.result = resultSession
+	}
 	if s != nil && p.Activity == "on" {
 		s.Touch(r.Context())
 	}

@@ -59,6 +59,7 @@ func (h *Handler) provision(ctx caddy.Context) error {
 		return err
 	}
 	h.app = app.(*App)
+	h.metrics = metrics.ofSite(h.metricsName())
 	if strings.HasPrefix(h.publicOrigin, "http://") {
 		h.warnCleartext(h.publicOrigin)
 	}
@@ -191,7 +192,7 @@ func (h *Handler) newManager(secret *configSecret, roots *x509.CertPool) (*sessi
 		RefreshBefore: time.Duration(h.Refresh.Before), Rotation: session.Rotation(h.Refresh.Rotation), RotationGrace: time.Duration(h.Refresh.RotationGrace),
 		Validate:        oauth.ValidateMode(h.AccessToken.Validate),
 		KeepTokensAtEnd: h.Logout.Revoke == "off", IDTokenHint: session.IDTokenHint(h.Logout.IDTokenHint),
-		Logger: processLog,
+		Logger: processLog, Observer: h.metrics,
 	})
 }
 

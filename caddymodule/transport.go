@@ -71,8 +71,16 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 		Base:         t.HTTPTransport,
 		ReplayBuffer: t.ReplayBuffer,
 		Logger:       slog.New(ctx.Slogger().Handler()),
-		Replayed: func(_ context.Context, result upstream.ReplayResult) {
+		Replayed: func(ctx context.Context, result upstream.ReplayResult) {
 			t.logger.Debug("resource server refused the access token", zap.String("replay", string(result)))
+			if hd, ok := handleFrom(ctx); ok {
+				hd.bff.metrics.replayed(result)
+			}
+		},
+		NoRoom: func(ctx context.Context) {
+			if hd, ok := handleFrom(ctx); ok {
+				hd.bff.metrics.LimitReached(limitReplayMemory)
+			}
 		},
 	}
 	return nil

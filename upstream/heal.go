@@ -21,6 +21,11 @@ const (
 	ReplayFailed        ReplayResult = "failed"         // no answer to the second attempt
 )
 
+// ReplayResults gives all results.
+func ReplayResults() []ReplayResult {
+	return []ReplayResult{ReplayHealed, ReplayRefused, ReplayRefreshFailed, ReplayBodyGone, ReplayFailed}
+}
+
 // healing is what there is to do after a 401 that named the token.
 type healing struct {
 	*Transport
