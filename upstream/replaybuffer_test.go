@@ -210,6 +210,9 @@ func TestReplayBufferGivesBackWhileSending(t *testing.T) {
 		if held, left := buffer.capacity(), int64(size-len(got)); held > left+replayChunk+firstChunk {
 			t.Fatalf("%d bytes are left and %d held", left, held)
 		}
+		if held, counted := buffer.capacity(), buffer.memory.held.Load(); held != counted {
+			t.Fatalf("%d bytes held, and %d are counted", held, counted)
+		}
 	}
 	if !bytes.Equal(got, sent) {
 		t.Error("other bytes came out")
@@ -218,8 +221,8 @@ func TestReplayBufferGivesBackWhileSending(t *testing.T) {
 		t.Errorf("%d bytes too many", n)
 	}
 	buffer.drop()
-	if held := buffer.capacity(); held != 0 {
-		t.Errorf("%d bytes held", held)
+	if held, counted := buffer.capacity(), buffer.memory.held.Load(); held != 0 || counted != 0 {
+		t.Errorf("%d bytes held, and %d are counted", held, counted)
 	}
 }
 
