@@ -6,6 +6,7 @@ package session_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,20 @@ import (
 	"github.com/caddy-bff/caddy-bff/internal/astest"
 	"github.com/caddy-bff/caddy-bff/session"
 )
+
+// hangingStore gives no answer to loads while it is told not to.
+type hangingStore struct {
+	*faultyStore
+	hang atomic.Bool
+}
+
+func (h *hangingStore) Load(ctx context.Context, key session.Key) (*session.Record, error) {
+	if h.hang.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return h.faultyStore.Load(ctx, key)
+}
 
 // Every refresh is counted once, by what became of it: which were recovered
 // after a death or a lost answer, which sessions were lost, and why (G4).
@@ -291,6 +306,21 @@ func TestRefreshesAreCounted(t *testing.T) {
 				time.Sleep(2 * time.Minute)
 				b.refuseCommits(false)
 				time.Sleep(5 * time.Second)
+				return other
+			},
+			want: map[string]int{"expiry postponed": 1},
+		},
+		"its time is over while the store is asked": {
+			run: func(b *bench, br browser) *bench {
+				store := &hangingStore{faultyStore: b.store}
+				other := newInstance(b.t, b.as, &faultyStore{Store: store})
+				other.mustToken(br)
+				expired(b)
+				b.store.onReplace(func(_, _ *session.Record) error { store.hang.Store(true); return session.ErrConflict })
+				other.token(br) //nolint:errcheck // counted below
+				time.Sleep(2 * time.Minute)
+				store.hang.Store(false)
+				b.store.onReplace(nil)
 				return other
 			},
 			want: map[string]int{"expiry postponed": 1},
