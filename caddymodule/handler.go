@@ -51,8 +51,9 @@ type Handler struct {
 	// secret, none has to be asked for.
 	ClientAuth string `json:"client_auth,omitempty"`
 	// Name identifies this application where several share a host: it is the
-	// suffix of the cookies' names; letters, digits, "-" and "_". Placeholders as
-	// in Issuer. Default: none.
+	// suffix of the cookies' names, and the label site of the metrics; letters,
+	// digits, "-" and "_". Placeholders as in Issuer. Default: none; the label is
+	// then made from client identifier and issuer.
 	Name string `json:"name,omitempty"`
 	// Scope of the authorization request; openid has to be in it, since the ID
 	// token says who signed in. Default: openid profile, and

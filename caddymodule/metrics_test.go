@@ -9,6 +9,8 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -246,6 +248,25 @@ func TestLabelsAreOfClosedSets(t *testing.T) {
 		for _, m := range label.FindAllStringSubmatch(name, -1) {
 			if set, ok := sets[m[1]]; !ok || m[1] != "le" && !slices.Contains(set, m[2]) {
 				t.Errorf("%s: %s is not of the set", name, m[0])
+			}
+		}
+	}
+}
+
+// Whoever reads a label finds out what it means.
+func TestLabelsAreDocumented(t *testing.T) {
+	for file, all := range map[string][]string{
+		"docs/limits.md":  append(words(session.Limits()), "replay_buffer", "replay_memory"),
+		"docs/refresh.md": append(append(words(session.RefreshResults()), words(session.RefreshTriggers())...), "spool", "deliver", "heal"),
+		"README.md":       slices.Concat(words(session.LoginOutcomes()), words(session.EndReasons()), words(upstream.ReplayResults()), requestResults, []string{"local"}),
+	} {
+		text, err := os.ReadFile(filepath.Join("..", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, word := range all {
+			if !bytes.Contains(text, []byte("`"+word+"`")) {
+				t.Errorf("%s says nothing of %s", file, word)
 			}
 		}
 	}
