@@ -4,6 +4,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -203,11 +204,12 @@ func (b *Backend) deliver(ctx context.Context, store Store, e *entry, sp *spoole
 				return unavailable(err)
 			}
 			b.logger.Info("refreshed tokens of an earlier process are stored", "session", e.key.short(), "ended", string(cur.Ended))
-		} else if err == nil {
+		} else if err == nil && !bytes.Equal(sp.rec.Tokens, cur.Tokens) {
 			err = ErrConflict // the session has gone on
 		}
-		b.observer.StoreCalled(StoreDeliver, storeResult(err), unmeasured)
-		e.spooled.CompareAndSwap(sp, nil)
+		if e.spooled.CompareAndSwap(sp, nil) { // a refresh may deliver it at the same time
+			b.observer.StoreCalled(StoreDeliver, storeResult(err), unmeasured)
+		}
 		if err := os.Remove(sp.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			b.logger.Warn("removing a file of the spool", "file", sp.path, "error", err)
 		}

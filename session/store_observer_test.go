@@ -139,6 +139,7 @@ func TestSpoolAndHealingAreCounted(t *testing.T) {
 		next := newInstance(t, b.as, &faultyStore{Store: b.store.Store, exclusive: true})
 		next.backend.SpoolTo(dir)
 		next.mustToken(br)
+		synctest.Wait()
 		if got := next.tally.of("store"); got["deliver ok"] != 1 || got["deliver conflict"] != 0 || got["heal ok"] != 0 {
 			t.Errorf("counted %v", got)
 		}
