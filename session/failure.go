@@ -39,6 +39,13 @@ func (e *entry) hold(end time.Time, why error) error {
 	return pausing(e.failure, now, end)
 }
 
+// paused reports that no refresh may be tried.
+func (e *entry) paused(now time.Time) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return now.Before(e.retryAt)
+}
+
 // recovered forgets the failures.
 func (e *entry) recovered() {
 	e.mu.Lock()

@@ -49,9 +49,6 @@ func (f *flight) fly() {
 			f.m.cfg.Logger.Error("refresh panicked", "session", f.s.key.short(), "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 			err, f.result = f.e.failed(err), RefreshPanicked
 		}
-		if f.pass != nil {
-			f.pass.unused()
-		}
 		f.e.mu.Lock()
 		f.e.flight = nil
 		f.e.mu.Unlock()
@@ -67,6 +64,11 @@ func (f *flight) fly() {
 
 // refresh is the protocol: intent, call, commit.
 func (f *flight) refresh(ctx context.Context) error {
+	defer func() {
+		if f.pass != nil {
+			f.pass.unused()
+		}
+	}()
 	o, store, err := f.intend(ctx)
 	if err != nil || o == nil {
 		return err
@@ -79,9 +81,39 @@ func (f *flight) refresh(ctx context.Context) error {
 	f.pass.used(err)
 	f.pass = nil
 	if err != nil {
-		return f.noTokens(ctx, o, err)
+		told := f.noTokens(ctx, o, err)
+		if f.inQuestion(err) {
+			return f.askByDefault(ctx, o, told)
+		}
+		return told
 	}
 	return f.land(o, began, answer)
+}
+
+// inQuestion reports an answer for one upstream that may have meant the refresh
+// token: many servers say invalid_grant also of a resource that the user may not
+// have, or has not consented to.
+func (f *flight) inQuestion(err error) bool {
+	return !f.to.byDefault() && grantRefused(err) && !f.e.granted(f.to)
+}
+
+// askByDefault presents the refresh token once more, by an attempt of its own, for
+// the default access token: only the answer to that says what has become of the
+// refresh token. It gives the end of the session, or what was told of the upstream.
+func (f *flight) askByDefault(ctx context.Context, o *opened, told error) error {
+	if f.e.paused(time.Now()) {
+		return told
+	}
+	d := &flight{m: f.m, s: f.s, e: f.e, to: f.m.aims.byDefault, gen: o.tokens.generation(), trigger: TriggerEarly, called: -1, ready: make(chan struct{})}
+	err := d.refresh(ctx)
+	f.m.cfg.Observer.RefreshEnded(d.trigger, d.ended(err), d.called)
+	switch {
+	case over(err):
+		return err
+	case err == nil:
+		f.e.grant(f.to)
+	}
+	return told
 }
 
 // call presents the refresh token once, and a second time only where the first
@@ -199,6 +231,8 @@ func (f *flight) noTokens(ctx context.Context, o *opened, err error) error {
 		return &EndedError{Reason: ReasonRefreshToken}
 	}
 	switch {
+	case narrowly && f.inQuestion(err):
+		log.Warn("the authorization server refuses the refresh token for this upstream; the default access token will tell whether it means all")
 	case narrowly:
 		log.Error("the authorization server gives no token for this upstream; no session ends for it")
 	case class == oauth.ClassConfiguration:

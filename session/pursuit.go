@@ -23,6 +23,7 @@ type pursuit struct {
 	retryAt  time.Time // no attempt before
 	failure  error     // why
 	failures int       // in a row
+	granted  bool      // refused like a refresh token that is over, which it is not
 
 	streak     int       // forced renewals in a row whose token was refused again
 	forcedGen  uint64    // the gen of the token that the last forced one replaced
@@ -125,14 +126,36 @@ func (e *entry) recoveredFor(to aim) {
 	if p == nil {
 		return
 	}
-	p.retryAt, p.failure, p.failures, p.subjectReplaced = time.Time{}, nil, 0, false
+	p.retryAt, p.failure, p.failures, p.granted, p.subjectReplaced = time.Time{}, nil, 0, false, false
 	if p.idle(time.Now()) {
 		delete(e.pursuits, to.id)
 	}
 }
 
+// grant notes that an answer which refused the refresh token meant one purpose.
+func (e *entry) grant(to aim) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.pursuit(to).granted = true
+}
+
+// granted reports that grant was called for a purpose, which got no token since.
+func (e *entry) granted(to aim) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := e.pursuits[to.id]
+	return p != nil && p.granted
+}
+
+// grantRefused reports an answer that names the refresh token (RFC 6749 section 5.2).
+func grantRefused(err error) bool {
+	var answer *oauth.Error
+	return errors.As(err, &answer) && answer.Class == oauth.ClassSessionOver && answer.Code == "invalid_grant"
+}
+
 // ofPurpose reports an answer that says nothing of the refresh token, the client
-// or the server, but only that there is no token for this purpose.
+// or the server, or nothing for sure, but only that there is no token for this
+// purpose.
 func ofPurpose(to aim, err error) bool {
 	var answer *oauth.Error
 	if !errors.As(err, &answer) {
@@ -141,7 +164,7 @@ func ofPurpose(to aim, err error) bool {
 	switch answer.Code {
 	case "invalid_target", "invalid_scope":
 		return true
-	case "login_required", "interaction_required", "consent_required", "account_selection_required":
+	case "invalid_grant", "login_required", "interaction_required", "consent_required", "account_selection_required":
 		return !to.byDefault() // a consent that is missing for it, say
 	}
 	return !to.byDefault() && answer.Class == oauth.ClassRefused

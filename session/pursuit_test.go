@@ -95,6 +95,106 @@ func TestNoTokenForOneUpstream(t *testing.T) {
 	}
 }
 
+// answerFor answers token requests for one resource.
+func answerFor(resource string, a astest.Answer) func(*astest.Options) {
+	return func(o *astest.Options) {
+		o.TokenAnswer = func(r astest.Request) *astest.Answer {
+			if r.Form.Get("resource") == resource {
+				return &a
+			}
+			return nil
+		}
+	}
+}
+
+// TX-04, RF-05: invalid_grant for one upstream, as some servers have it for a consent
+// that is missing, ends nothing when the refresh token is good: that is asked for,
+// once, and the others go on.
+func TestInvalidGrantForOneUpstream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenLifetime: time.Hour}, patient)
+		br := browser{}
+		b.login(br)
+		b.as.Configure(answerFor(stockURI, astest.OAuthError(400, "invalid_grant")))
+		first, forOrders := b.mustToken(br), b.mustTokenFor(br, orders)
+		b.refreshes(1)
+		together(20, func(int) {
+			if _, err := b.tokenFor(br, stock); !errors.Is(err, session.ErrTokenUnavailable) {
+				t.Errorf("got %v", err)
+			}
+		})
+		second := b.mustToken(br)
+		if second == first || b.mustTokenFor(br, orders) != forOrders {
+			t.Error("the default token was not asked for, or that of another upstream was")
+		}
+		for range 120 {
+			if _, err := b.tokenFor(br, stock); !errors.Is(err, session.ErrTokenUnavailable) {
+				t.Fatalf("got %v", err)
+			}
+			time.Sleep(time.Second)
+		}
+		if b.mustToken(br) != second || b.as.Refreshes() != 2 {
+			t.Errorf("asked for more than once: %d refreshes", b.as.Refreshes())
+		}
+		if n := len(b.as.RefreshRequests()); n < 5 || n > 8 {
+			t.Errorf("%d refresh requests", n)
+		}
+		// It is given: from then on a refusal is in question again.
+		b.as.Configure(func(o *astest.Options) { o.TokenAnswer = nil })
+		time.Sleep(30 * time.Second)
+		b.mustTokenFor(br, stock)
+		b.as.RevokeGrants("alice")
+		time.Sleep(time.Hour)
+		if _, err := b.tokenFor(br, stock); endOf(err) != session.ReasonRefreshToken {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// endOf is why a session has ended, if that is what an error says.
+func endOf(err error) session.Reason {
+	var e *session.EndedError
+	if errors.As(err, &e) {
+		return e.Reason
+	}
+	return ""
+}
+
+// RF-06: what became of the refresh token stays open while the default token is not to
+// be had for an outage.
+func TestInvalidGrantForOneUpstreamInAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenLifetime: time.Hour})
+		br := browser{}
+		b.login(br)
+		b.as.Configure(func(o *astest.Options) {
+			o.TokenAnswer = func(r astest.Request) *astest.Answer {
+				a := astest.OAuthError(503, "temporarily_unavailable")
+				if r.Form.Has("resource") {
+					a = astest.OAuthError(400, "invalid_grant")
+				}
+				return &a
+			}
+		})
+		for range 35 {
+			if _, err := b.tokenFor(br, stock); !errors.Is(err, session.ErrTokenUnavailable) {
+				t.Fatalf("got %v", err)
+			}
+			b.mustToken(br)
+			time.Sleep(time.Second)
+		}
+		if n := len(b.as.RefreshRequests()); n != 4 {
+			t.Errorf("%d refresh requests, want two for each", n)
+		}
+		b.as.Configure(func(o *astest.Options) { o.TokenAnswer = nil })
+		b.as.RevokeGrants("alice")
+		time.Sleep(30 * time.Second)
+		if _, err := b.tokenFor(br, stock); endOf(err) != session.ReasonRefreshToken {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
 // The refresh token's end is the session's, whoever finds it out.
 func TestRefreshTokenEndsForOneUpstream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -76,21 +76,35 @@ func (s *Server) ClearScript(endpoint string) {
 	delete(s.scripts, endpoint)
 }
 
-// nextAnswer takes the next scripted answer, or an empty one.
-func (s *Server) nextAnswer(endpoint string) Answer {
+// nextAnswer takes the next scripted answer, if there is one.
+func (s *Server) nextAnswer(endpoint string) (a Answer, queued bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	queue := s.scripts[endpoint]
 	if len(queue) == 0 {
-		return Answer{}
+		return Answer{}, false
 	}
-	a := queue[0]
-	if a.Times > 0 {
-		if a.Times--; a.Times == 0 {
+	next := queue[0]
+	if next.Times > 0 {
+		if next.Times--; next.Times == 0 {
 			s.scripts[endpoint] = queue[1:]
 		}
 	}
-	return *a
+	return *next, true
+}
+
+// tokenAnswer asks the option of that name.
+func (s *Server) tokenAnswer(endpoint string, rec *Request) Answer {
+	s.mu.Lock()
+	own := s.opts.TokenAnswer
+	s.mu.Unlock()
+	if endpoint != Token || own == nil {
+		return Answer{}
+	}
+	if a := own(s.snapshot(rec)); a != nil {
+		return *a
+	}
+	return Answer{}
 }
 
 func (a Answer) canned() bool { return a.Status != 0 || a.Body != "" }

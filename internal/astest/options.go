@@ -106,6 +106,10 @@ type Options struct {
 	IDTokenClaims     func(grantType string, claims map[string]any)
 	AccessTokenClaims func(header, claims map[string]any)
 
+	// TokenAnswer gives what a token request is answered in place of what is usual,
+	// unless an answer is queued; nil: as usual.
+	TokenAnswer func(Request) *Answer
+
 	// Latency of each endpoint, before the request is acted upon.
 	Latency map[string]time.Duration
 }

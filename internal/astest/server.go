@@ -142,8 +142,11 @@ func (s *Server) Configure(change func(*Options)) {
 // ServeHTTP implements [http.Handler].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	endpoint, act := s.route(r.URL.Path)
-	a := s.nextAnswer(endpoint)
+	a, queued := s.nextAnswer(endpoint)
 	rec := s.record(endpoint, r, !a.CutUnread)
+	if !queued {
+		a = s.tokenAnswer(endpoint, rec)
+	}
 	if a.OnRequest != nil {
 		a.OnRequest(s.snapshot(rec))
 	}

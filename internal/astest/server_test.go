@@ -207,6 +207,29 @@ func TestScriptedAnswers(t *testing.T) {
 	})
 }
 
+// What is queued comes before what the option says, and that before what is usual.
+func TestTokenAnswer(t *testing.T) {
+	both(t, Options{TokenAnswer: func(r Request) *Answer {
+		if r.Form.Get("resource") == "" {
+			return nil
+		}
+		return &Answer{Status: 418}
+	}}, func(t *testing.T, s *Server, client *http.Client) {
+		form := refresh(s.Issue("alice", "openid", "").RefreshToken)
+		form.Set("resource", "https://orders.test")
+		s.Script(Token, Answer{Status: 503})
+		for _, want := range []int{503, 418, 418} {
+			if status, _, _ := post(t.Context(), client, s, form); status != want {
+				t.Errorf("answered %d, want %d", status, want)
+			}
+		}
+		form.Del("resource")
+		if status, _, _ := post(t.Context(), client, s, form); status != 200 {
+			t.Errorf("answered %d", status)
+		}
+	})
+}
+
 func TestDownAndUp(t *testing.T) {
 	both(t, Options{}, func(t *testing.T, s *Server, client *http.Client) {
 		token := s.Issue("alice", "openid", "").RefreshToken
