@@ -53,7 +53,7 @@ func (f *flight) intend(ctx context.Context) (*opened, *openedStore, error) {
 		// Only who may call at once writes an intent: it keeps others waiting.
 		if f.pass == nil {
 			var waited bool
-			if f.pass, waited, err = f.m.gate.enter(ctx, f.m.cfg.Observer); err != nil {
+			if f.pass, waited, err = f.m.gate(f.to).enter(ctx, f.m.cfg.Observer); err != nil {
 				return nil, nil, err
 			}
 			if waited {

@@ -48,7 +48,7 @@ type Backend struct {
 	openErr  error
 	openedAt time.Time // when openErr came
 
-	gates map[string]*gate // by issuer
+	gates gates
 
 	revocations chan struct{} // places for calls
 	ending      chan struct{} // closed when the process ends
@@ -86,22 +86,6 @@ func (b *Backend) watch(key Key) (changed <-chan struct{}, glance time.Duration,
 	default:
 		return changed, leaseGlance, stop
 	}
-}
-
-// gate gives the one before an authorization server's token endpoint, for all the
-// managers that there are and will be.
-func (b *Backend) gate(issuer string) *gate {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	g := b.gates[issuer]
-	if g == nil {
-		if b.gates == nil {
-			b.gates = make(map[string]*gate)
-		}
-		g = newGate()
-		b.gates[issuer] = g
-	}
-	return g
 }
 
 // NewBackend makes a backend whose store is opened by open at first use, with

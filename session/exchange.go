@@ -40,7 +40,7 @@ func (s *Session) startExchange(to aim, gen uint64, trigger RefreshTrigger) (*ex
 	if now.Before(p.retryAt) {
 		return nil, pausing(p.failure, now, p.retryAt)
 	}
-	if err := s.m.gate.refusal(now, s.m.cfg.Observer); err != nil {
+	if err := s.m.gate(to).refusal(now, s.m.cfg.Observer); err != nil {
 		return nil, err
 	}
 	if !s.m.cfg.Backend.takeoff() {
@@ -99,7 +99,7 @@ func (x *exchange) run(ctx context.Context, gen uint64) error {
 }
 
 func (x *exchange) call(ctx context.Context, subject string) (*oauth.TokenResponse, error) {
-	pass, _, err := x.m.gate.enter(ctx, x.m.cfg.Observer)
+	pass, _, err := x.m.gate(x.to).enter(ctx, x.m.cfg.Observer)
 	if err != nil {
 		return nil, err
 	}
@@ -150,12 +150,7 @@ func (x *exchange) failed(err error) error {
 		return x.e.failedFor(x.to, err)
 	}
 	log.Warn("token exchange failed")
-	x.e.mu.Lock()
-	p := x.e.pursuit(x.to)
-	p.failures++
-	pause := backOff(x.e.key, p.failures, err)
-	x.e.mu.Unlock()
-	return x.e.postpone(x.to, pause, &UnavailableError{RetryAfter: max(pause, time.Second), Err: err})
+	return x.e.outFor(x.to, err)
 }
 
 // store puts the token into the record, beside whatever is in it by then. The

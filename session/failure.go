@@ -53,7 +53,8 @@ func (e *entry) recovered() {
 	e.mu.Unlock()
 }
 
-// failed notes an answer that was none and gives what callers are told.
+// failed notes an answer to a request for the default token that was none, and gives
+// what callers are told. It pauses everybody.
 func (e *entry) failed(err error) error {
 	class := oauth.ClassOf(err)
 	e.mu.Lock()
@@ -74,6 +75,19 @@ func (e *entry) failed(err error) error {
 		e.retryAt, e.failure = now.Add(pause), &UnavailableError{RetryAfter: max(pause, time.Second), Err: err}
 	}
 	return e.failure
+}
+
+// failed notes a failure where it counts and gives what callers are told: for one
+// upstream it pauses that alone, because nobody knows whether the default token
+// could be had.
+func (f *flight) failed(err error) error {
+	switch {
+	case f.to.byDefault() && !ofPurpose(f.to, err):
+		return f.e.failed(err)
+	case out(err):
+		return f.e.outFor(f.to, err)
+	}
+	return f.e.failedFor(f.to, err)
 }
 
 // backOff is the pause after so many failures in a row for an outage.

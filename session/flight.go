@@ -47,7 +47,7 @@ func (f *flight) fly() {
 	defer func() {
 		if p := recover(); p != nil {
 			f.m.cfg.Logger.Error("refresh panicked", "session", f.s.key.short(), "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
-			err, f.result = f.e.failed(err), RefreshPanicked
+			err, f.result = f.failed(err), RefreshPanicked
 		}
 		f.e.mu.Lock()
 		f.e.flight = nil
@@ -208,11 +208,11 @@ func (f *flight) noTokens(ctx context.Context, o *opened, err error) error {
 	log := f.m.cfg.Logger.With("session", f.s.key.short(), "trigger", f.trigger, "for", f.to.purpose.String(), "class", class.String(), "error", err)
 	told, narrowly := error(nil), ofPurpose(f.to, err)
 	f.result = resultOf[class]
-	switch {
-	case narrowly:
-		told, f.result = f.e.failedFor(f.to, err), RefreshPurpose
-	case class != oauth.ClassSessionOver:
-		told = f.e.failed(err)
+	if narrowly {
+		f.result = RefreshPurpose
+	}
+	if narrowly || class != oauth.ClassSessionOver {
+		told = f.failed(err)
 	}
 	end := o.tokens.placed(f.to).expiry()
 	expired := end.IsZero() || !time.Now().Before(end)

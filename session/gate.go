@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,8 +16,11 @@ import (
 )
 
 const (
-	// maxCalls is how many refreshes call one authorization server at a time.
+	// maxCalls is how many refreshes, or token exchanges, for one purpose call one
+	// authorization server at a time.
 	maxCalls = 32
+	// maxGates is how many gates are remembered, if nothing is going on at them.
+	maxGates = 1024
 	// gateFailures in a row, or more than half of at least gateSample calls
 	// within gateWindow, close the gate.
 	gateFailures = 5
@@ -38,6 +42,41 @@ var errGateClosed = errors.New("the token endpoint is left in peace for a moment
 
 // errQueueFull: too many refreshes wait already.
 var errQueueFull = errors.New("too many refreshes wait for the token endpoint")
+// gates are the gates of a process, for all the managers that there are and will
+// be. They are safe for concurrent use.
+type gates struct {
+	mu sync.Mutex
+	m  map[gateID]*gate
+}
+
+// gateID says before what a gate stands. Each purpose has its own: a server that
+// fails, or hangs, for one resource may well serve the others.
+type gateID struct {
+	issuer  string
+	purpose purposeID
+}
+
+func (g *gates) of(id gateID) *gate {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if found := g.m[id]; found != nil {
+		return found
+	}
+	if len(g.m) >= maxGates {
+		maps.DeleteFunc(g.m, func(_ gateID, found *gate) bool { return found.idle() })
+	}
+	if g.m == nil {
+		g.m = make(map[gateID]*gate)
+	}
+	made := newGate()
+	g.m[id] = made
+	return made
+}
+
+// gate gives the one that calls for an aim go through.
+func (m *Manager) gate(to aim) *gate {
+	return m.cfg.Backend.gates.of(gateID{issuer: m.cfg.Issuer, purpose: to.id})
+}
 
 // gate stands before the token endpoint of one authorization server. It bounds
 // how many refreshes call at a time, and keeps them away while the server is
@@ -58,6 +97,14 @@ type gate struct {
 }
 
 func newGate() *gate { return &gate{places: make(chan struct{}, maxCalls)} }
+
+// idle reports that nobody is at the gate and that it is open: forgetting it costs
+// nothing.
+func (g *gate) idle() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.places) == 0 && !g.closed
+}
 
 // pass is the permission to call once. It has to be given back, once.
 type pass struct {

@@ -125,3 +125,61 @@ func TestOneFailingSession(t *testing.T) {
 		}
 	})
 }
+
+// RF-06, F402: a server that is out for one resource is left in peace there by all
+// sessions together, and asked for everything else as ever.
+func TestOutageForOneUpstream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenLifetime: time.Minute}, patient)
+		all := b.crowd(20)
+		asked := 0
+		b.as.Configure(func(o *astest.Options) {
+			o.TokenAnswer = func(r astest.Request) *astest.Answer {
+				if r.Form.Get("resource") != stockURI {
+					return nil
+				}
+				asked++
+				return &astest.Answer{Status: 503}
+			}
+		})
+		for range 600 {
+			for _, br := range all {
+				var u *session.UnavailableError
+				if _, err := b.tokenFor(br, stock); !errors.As(err, &u) {
+					t.Fatal(err)
+				}
+				b.mustToken(br)
+			}
+			time.Sleep(time.Second)
+		}
+		if asked < 100 || asked > 350 {
+			t.Errorf("asked %d times in ten minutes", asked)
+		}
+	})
+}
+
+// RF-06: where a server never answers for one resource, no session has to wait that
+// wants something else.
+func TestHangingForOneUpstream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenLifetime: time.Minute}, patient)
+		all := b.crowd(60)
+		b.as.Configure(answerFor(stockURI, astest.Answer{Hang: true}))
+		for _, br := range all[20:] {
+			s, err := b.open(br)
+			if err != nil {
+				t.Fatal(err)
+			}
+			go s.For(stock).Token(t.Context()) //nolint:errcheck // hangs
+		}
+		time.Sleep(time.Second)
+		before := time.Now()
+		for _, br := range all[:20] {
+			b.mustTokenFor(br, orders)
+		}
+		if d := time.Since(before); d != 0 {
+			t.Errorf("waited %v", d)
+		}
+		time.Sleep(time.Minute)
+	})
+}

@@ -95,8 +95,7 @@ type Manager struct {
 	aims      aims
 	unusable  throttle
 	killing   killing
-	opaque    atomic.Bool // it was logged that access tokens are judged by expiry
-	gate      *gate
+	opaque    atomic.Bool  // it was logged that access tokens are judged by expiry
 	served    atomic.Int64 // unix nanoseconds of the last good answer of the token endpoint
 }
 
@@ -152,7 +151,7 @@ func NewManager(cfg Config) (*Manager, error) {
 	if cfg.Observer == nil {
 		cfg.Observer = unobserved{}
 	}
-	m := &Manager{cfg: cfg, gate: cfg.Backend.gate(cfg.Issuer)}
+	m := &Manager{cfg: cfg}
 	m.aims.init(cfg.Client)
 	return m, nil
 }

@@ -179,3 +179,13 @@ func (e *entry) failedFor(to aim, err error) error {
 	}
 	return e.postpone(to, pause, fmt.Errorf("%w: %w", ErrTokenUnavailable, err))
 }
+
+// outFor is failedFor for an outage, which may be one of this purpose alone too.
+func (e *entry) outFor(to aim, err error) error {
+	e.mu.Lock()
+	p := e.pursuit(to)
+	p.failures++
+	pause := backOff(e.key, p.failures, err)
+	e.mu.Unlock()
+	return e.postpone(to, pause, &UnavailableError{RetryAfter: max(pause, time.Second), Err: err})
+}

@@ -5,6 +5,7 @@ package session_test
 
 import (
 	"errors"
+	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -193,6 +194,38 @@ func TestInvalidGrantForOneUpstreamInAnOutage(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// RF-06: a server that works, but not for one resource, or that has for it what cannot
+// be used: the upstreams with other tokens notice nothing, also when theirs have run out.
+func TestServerErrorForOneUpstream(t *testing.T) {
+	for name, a := range map[string]astest.Answer{
+		"500": astest.OAuthError(500, "server_error"), "429": {Status: 429, Header: http.Header{"Retry-After": {"20"}}},
+		"HTML": {Status: 200, Body: "<html>"}, "invalid_client": astest.OAuthError(401, "invalid_client"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, astest.Options{AccessTokenLifetime: time.Minute}, patient)
+				br := browser{}
+				b.login(br)
+				b.as.Configure(answerFor(stockURI, a))
+				for range 1200 {
+					if _, err := b.tokenFor(br, stock); err == nil || endOf(err) != "" {
+						t.Fatalf("got %v", err)
+					}
+					b.mustToken(br)
+					b.mustTokenFor(br, orders)
+					time.Sleep(500 * time.Millisecond)
+				}
+				if n := len(b.as.RefreshRequests()) - b.as.Refreshes(); n < 20 || n > 350 {
+					t.Errorf("%d refresh requests in vain in ten minutes", n)
+				}
+				b.as.Configure(func(o *astest.Options) { o.TokenAnswer = nil })
+				time.Sleep(30 * time.Second)
+				b.mustTokenFor(br, stock)
+			})
+		})
+	}
 }
 
 // The refresh token's end is the session's, whoever finds it out.

@@ -230,7 +230,7 @@ func (s *Session) start(to aim, gen uint64, trigger RefreshTrigger) (*flight, er
 	if now.Before(e.heldUntil) && (trigger == TriggerEarly || trigger == TriggerRequest) {
 		return nil, pausing(e.failure, now, e.heldUntil)
 	}
-	if err := s.m.gate.refusal(now, s.m.cfg.Observer); err != nil {
+	if err := s.m.gate(to).refusal(now, s.m.cfg.Observer); err != nil {
 		return nil, err
 	}
 	if !s.m.cfg.Backend.takeoff() {
