@@ -107,8 +107,19 @@ func (x *exchange) call(ctx context.Context, subject string) (*oauth.TokenRespon
 	answer, err := x.m.cfg.Client.ExchangeToken(ctx, oauth.TokenExchangeRequest{
 		SubjectToken: oauth.Secret(subject), Audience: e.Audience, Resource: e.Resource, Scope: e.Scope, RequestedTokenType: e.RequestedTokenType,
 	})
-	pass.used(err)
+	if unusable(err) {
+		pass.used(nil)
+	} else {
+		pass.used(err)
+	}
 	return answer, err
+}
+
+// unusable reports an answer to a token exchange that is of no use, of a server that
+// works: it issued what nobody asked for. No refresh token is lost with it, and asking
+// again will hardly bring anything else.
+func unusable(err error) bool {
+	return errors.Is(err, oauth.ErrUnusable) && oauth.ClassOf(err) == oauth.ClassOutage
 }
 
 // subjectRefused reports an answer that may mean the subject token (RFC 8693
@@ -145,7 +156,7 @@ func (x *exchange) failed(err error) error {
 		return err // of the gate
 	}
 	log := x.m.cfg.Logger.With("session", x.s.key.short(), "trigger", x.trigger, "for", x.to.purpose.String(), "class", oauth.ClassOf(err).String(), "error", err)
-	if !out(err) {
+	if !out(err) || unusable(err) {
 		log.Error("the authorization server does not exchange the token; no session ends for it")
 		return x.e.failedFor(x.to, err)
 	}

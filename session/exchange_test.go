@@ -182,14 +182,23 @@ func TestExchangeFails(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		trouble func(*astest.Options)
+		pause   time.Duration
 		outage  bool
 	}{
-		"invalid_target":         {trouble: func(o *astest.Options) { o.Resources = []string{ordersURI} }},
-		"not for this client":    {trouble: func(o *astest.Options) { o.NoTokenExchange = true }},
-		"a refresh token":        {trouble: body(func(b map[string]any) { b["issued_token_type"] = "urn:ietf:params:oauth:token-type:refresh_token" }), outage: true},
-		"nobody says what it is": {trouble: body(func(b map[string]any) { delete(b, "issued_token_type") }), outage: true},
-		"N_A":                    {trouble: body(func(b map[string]any) { b["token_type"] = "N_A" }), outage: true},
-		"no token":               {trouble: body(func(b map[string]any) { delete(b, "access_token") }), outage: true},
+		"invalid_target":         {trouble: func(o *astest.Options) { o.Resources = []string{ordersURI} }, pause: 5 * time.Second},
+		"not for this client":    {trouble: func(o *astest.Options) { o.NoTokenExchange = true }, pause: 5 * time.Second},
+		"a refresh token":        {trouble: body(func(b map[string]any) { b["issued_token_type"] = "urn:ietf:params:oauth:token-type:refresh_token" }), pause: 30 * time.Second},
+		"nobody says what it is": {trouble: body(func(b map[string]any) { delete(b, "issued_token_type") }), pause: 30 * time.Second},
+		"N_A":                    {trouble: body(func(b map[string]any) { b["token_type"] = "N_A" }), pause: 30 * time.Second},
+		"no token":               {trouble: body(func(b map[string]any) { delete(b, "access_token") }), pause: 30 * time.Second},
+		"500": {trouble: func(o *astest.Options) {
+			o.TokenAnswer = func(r astest.Request) *astest.Answer {
+				if strings.HasSuffix(r.GrantType, "token-exchange") {
+					return &astest.Answer{Status: 500}
+				}
+				return nil
+			}
+		}, pause: 5 * time.Second, outage: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -206,12 +215,12 @@ func TestExchangeFails(t *testing.T) {
 					b.mustToken(br)
 					time.Sleep(time.Second)
 				}
-				if n := len(b.as.ExchangeRequests()); n < 2 || n > 20 {
+				if n, want := len(b.as.ExchangeRequests()), int(30*time.Second/tc.pause); n < want || n > want+10 {
 					t.Errorf("%d exchanges in half a minute", n)
 				}
 				b.refreshes(0)
-				b.as.Configure(func(o *astest.Options) { o.TokenResponse, o.NoTokenExchange, o.Resources = nil, false, nil })
-				time.Sleep(6 * time.Second)
+				b.as.Configure(func(o *astest.Options) { o.TokenResponse, o.TokenAnswer, o.NoTokenExchange, o.Resources = nil, nil, false, nil })
+				time.Sleep(tc.pause + time.Second)
 				b.mustTokenFor(br, swapped)
 			})
 		})

@@ -183,3 +183,31 @@ func TestHangingForOneUpstream(t *testing.T) {
 		time.Sleep(time.Minute)
 	})
 }
+
+// TX-02, F402: an exchange for which the server has nothing but what cannot be used, asked
+// for by all sessions, pauses in each by itself; it is no outage for anybody.
+func TestUnusableExchanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenLifetime: time.Minute}, patient)
+		all := b.crowd(20)
+		b.as.Configure(func(o *astest.Options) {
+			o.TokenResponse = func(_ string, body map[string]any) {
+				if _, ok := body["issued_token_type"]; ok {
+					body["token_type"] = "N_A"
+				}
+			}
+		})
+		for range 300 {
+			for _, br := range all {
+				if _, err := b.tokenFor(br, swapped); !errors.Is(err, session.ErrTokenUnavailable) {
+					t.Fatal(err)
+				}
+				b.mustToken(br)
+			}
+			time.Sleep(time.Second)
+		}
+		if n := len(b.as.ExchangeRequests()); n != 10*len(all) {
+			t.Errorf("%d exchanges in five minutes", n)
+		}
+	})
+}
