@@ -219,7 +219,9 @@ func TestExchangeFails(t *testing.T) {
 					t.Errorf("%d exchanges in half a minute", n)
 				}
 				b.refreshes(0)
-				b.as.Configure(func(o *astest.Options) { o.TokenResponse, o.TokenAnswer, o.NoTokenExchange, o.Resources = nil, nil, false, nil })
+				b.as.Configure(func(o *astest.Options) {
+					o.TokenResponse, o.TokenAnswer, o.NoTokenExchange, o.Resources = nil, nil, false, nil
+				})
 				time.Sleep(tc.pause + time.Second)
 				b.mustTokenFor(br, swapped)
 			})

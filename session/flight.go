@@ -82,7 +82,7 @@ func (f *flight) refresh(ctx context.Context) error {
 	f.pass = nil
 	if err != nil {
 		told := f.noTokens(ctx, o, err)
-		if f.inQuestion(err) {
+		if f.inQuestion(o, err) {
 			return f.askByDefault(ctx, o, told)
 		}
 		return told
@@ -91,10 +91,14 @@ func (f *flight) refresh(ctx context.Context) error {
 }
 
 // inQuestion reports an answer for one upstream that may have meant the refresh
-// token: many servers say invalid_grant also of a resource that the user may not
-// have, or has not consented to.
-func (f *flight) inQuestion(err error) bool {
-	return !f.to.byDefault() && grantRefused(err) && !f.e.granted(f.to)
+// token: some servers say invalid_grant also of a resource that the user has not
+// consented to, others say anything at all of a refresh token that is spent. The
+// latter can wait until the default access token has run out.
+func (f *flight) inQuestion(o *opened, err error) bool {
+	if f.to.byDefault() || !ofPurpose(f.to, err) {
+		return false
+	}
+	return grantRefused(err) && !f.e.granted(f.to) || !o.tokens.worthKeeping(time.Now())
 }
 
 // askByDefault presents the refresh token once more, by an attempt of its own, for
@@ -231,8 +235,8 @@ func (f *flight) noTokens(ctx context.Context, o *opened, err error) error {
 		return &EndedError{Reason: ReasonRefreshToken}
 	}
 	switch {
-	case narrowly && f.inQuestion(err):
-		log.Warn("the authorization server refuses the refresh token for this upstream; the default access token will tell whether it means all")
+	case f.inQuestion(o, err):
+		log.Warn("the authorization server gives no token for this upstream; the default access token will tell whether the session is over")
 	case narrowly:
 		log.Error("the authorization server gives no token for this upstream; no session ends for it")
 	case class == oauth.ClassConfiguration:

@@ -161,6 +161,52 @@ func endOf(err error) session.Reason {
 	return ""
 }
 
+// DESIGN 6.8: where all upstreams have tokens of their own, a refresh token that is dead
+// ends the session too, whatever the server says of it.
+func TestDeadRefreshTokenWithoutDefaultRequests(t *testing.T) {
+	for name, a := range map[string]astest.Answer{
+		"invalid_grant": astest.OAuthError(400, "invalid_grant"), "invalid_request": astest.OAuthError(400, "invalid_request"), "empty 400": {Status: 400},
+		"consent_required": astest.OAuthError(400, "consent_required"),
+	} {
+		for opaque, edit := range map[string]func(string, map[string]any){
+			"": nil, ", expiry unknown": func(_ string, body map[string]any) { delete(body, "expires_in") },
+		} {
+			t.Run(name+opaque, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					o := astest.Options{AccessTokenLifetime: 5 * time.Minute, TokenResponse: edit}
+					if edit != nil {
+						o.AccessTokenType = "opaque"
+					}
+					b := newBench(t, o, patient)
+					br := browser{}
+					s := b.login(br)
+					tok := b.mustTokenFor(br, orders)
+					a.Times = -1
+					b.as.Script(astest.Token, a)
+					limit := 5*time.Minute + 3*30*time.Second
+					if edit != nil {
+						limit = time.Hour + 3*30*time.Second
+					}
+					for began := time.Now(); ; time.Sleep(time.Second) {
+						if time.Since(began) > limit {
+							t.Fatal("the session goes on with a dead refresh token")
+						}
+						_, err := s.For(orders).Refresh(t.Context(), tok)
+						if edit == nil {
+							_, err = b.tokenFor(br, orders)
+						}
+						if reason := endOf(err); reason == session.ReasonRefreshToken {
+							break
+						} else if reason != "" {
+							t.Fatal(err)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
 // RF-06: what became of the refresh token stays open while the default token is not to
 // be had for an outage.
 func TestInvalidGrantForOneUpstreamInAnOutage(t *testing.T) {
