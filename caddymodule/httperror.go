@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -245,7 +246,7 @@ func (hd *handle) fail(w http.ResponseWriter, r *http.Request, err error) error 
 			RequestID: id, Reason: e.reason, RetryAfter: seconds,
 		}
 		if (p.signIn || e.signIn) && e.code != codeInvalidReturnURL {
-			body.LoginURL = hd.endpointURL("login")
+			body.LoginURL = hd.signInURL(e, "")
 		}
 		return writeJSON(w, "application/problem+json", p.status, body)
 	}
@@ -263,9 +264,23 @@ func (hd *handle) errorPage(w http.ResponseWriter, r *http.Request, e *httpError
 		if returnTo == "" {
 			returnTo = hd.pageURL
 		}
-		out.Link, out.LinkText = hd.loginURL(returnTo), "Sign in"
+		out.Link, out.LinkText = hd.signInURL(e, returnTo), "Sign in"
 	}
 	return out.write(w, p.status)
+}
+
+// signInURL is where signing in may help against an error. Where a live session
+// brings no token, it has to be another one: a plain login would lead straight back.
+// A login that failed has brought none.
+func (hd *handle) signInURL(e *httpError, returnTo string) string {
+	if failedLogin := e.signIn; failedLogin || e.code != codeTokenUnavailable {
+		return hd.loginURL(returnTo)
+	}
+	query := url.Values{"force": {"true"}}
+	if returnTo != "" {
+		query.Set("return_to", returnTo)
+	}
+	return hd.endpointURL("login") + "?" + query.Encode()
 }
 
 // failByCaddy hands a document to the site's handle_errors. The address of a

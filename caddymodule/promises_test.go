@@ -198,7 +198,7 @@ func TestInvalidClientAndInvalidGrant(t *testing.T) {
 	b.as.Configure(func(o *astest.Options) { o.ClientSecret = "other" })
 	a := c.get("/api/x", script...)
 	a.wantError(t, 502, codeTokenUnavailable)
-	if a.json(t)["login_url"] != "/bff/login" {
+	if a.json(t)["login_url"] != "/bff/login?force=true" {
 		t.Errorf("problem %s", a.body)
 	}
 	if got := c.get("/bff/session", script...).json(t); got["authenticated"] != true {

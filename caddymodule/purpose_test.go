@@ -6,8 +6,10 @@ package caddymodule
 import (
 	"bytes"
 	"fmt"
+	"html"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -160,6 +162,35 @@ func TestNoTokenForOneUpstream(t *testing.T) {
 		t.Error("somebody was signed out")
 	}
 	u.checkTokens()
+}
+
+// TX-04, CONTRACT 4: the way out that a 502 offers is another session, not a way back to it.
+func TestSignInAgainWhereThereIsNoToken(t *testing.T) {
+	u := newUpstreams(t, benchOptions{})
+	c := u.browser().login()
+	a := c.get("/nobody/x", navigate...)
+	if a.StatusCode != http.StatusBadGateway {
+		t.Fatalf("status %d", a.StatusCode)
+	}
+	link := regexp.MustCompile(`href="([^"]+)"`).FindStringSubmatch(a.body)
+	if link == nil {
+		t.Fatalf("no link: %s", a.body)
+	}
+	problem, _ := c.get("/nobody/x", script...).json(t)["login_url"].(string)
+	for _, target := range []string{html.UnescapeString(link[1]), problem + "&return_to=%2Fnobody%2Fx"} {
+		a := c.get(target, navigate...)
+		if a.StatusCode != http.StatusFound || !strings.HasPrefix(a.location(), u.as.Issuer()) {
+			t.Errorf("%s: %d to %q", target, a.StatusCode, a.location())
+			continue
+		}
+		back, err := u.as.Login(a.location())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := c.get(back.RequestURI(), arrive...); a.StatusCode != http.StatusSeeOther || a.location() != "/nobody/x" {
+			t.Errorf("%s: back at %d %q", target, a.StatusCode, a.location())
+		}
+	}
 }
 
 // An upstream that refuses everything gets its 401 through, and pauses nobody else.
