@@ -38,7 +38,6 @@ func (f *flight) land(o *opened, began time.Time, answer *oauth.TokenResponse) e
 	}
 	defer f.e.held.Store(nil)
 	var res *result
-	kept := true // the access token that was asked for
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, maxCommitPause) {
 		if res == nil {
 			res, err = f.seal(ctx, o, fresh)
@@ -51,33 +50,28 @@ func (f *flight) land(o *opened, began time.Time, answer *oauth.TokenResponse) e
 			f.e.recovered()
 			f.e.recoveredFor(f.to)
 			f.result = f.brought()
+			f.m.overflow(fresh)
 			f.m.cfg.Logger.Debug("refreshed", "session", f.s.key.short(), "trigger", f.trigger, "for", f.to.purpose.String(), "generation", o.rec.Gen+1, "duration", time.Since(began))
-			if !kept {
-				f.result = RefreshPurpose
-				return f.e.postpone(f.to, unusableRetry, fmt.Errorf("%w: a token for %s makes the session record too large", ErrTokenUnavailable, f.to.purpose))
-			}
 			return nil
 		case over(err):
 			// Logged out meanwhile. Logout is final, so these must go too.
 			f.m.revokeLater(fresh.refresh, fresh.access)
 			return err
 		case errors.Is(err, ErrTooLarge):
-			f.m.cfg.Observer.LimitReached(LimitRecordSize)
 			// Much can be done without, the refresh token can not.
-			less, what := fresh.only(f.to), "the access tokens for other upstreams"
-			if less == nil && fresh.id != o.tokens.id {
-				less, what = new(tokens), "refreshed claims"
-				*less = *fresh
-				less.id, less.claims = o.tokens.id, o.tokens.claims
-			}
+			less := fresh.fewer() // what it has no room for, this process keeps
 			if less == nil {
-				less, what = fresh.without(f.to), "the access token for this upstream"
-				kept = less == nil
+				f.m.cfg.Observer.LimitReached(LimitRecordSize)
+			}
+			if less == nil && fresh.id != o.tokens.id {
+				f.m.cfg.Logger.Warn("a session record is too large, and does without refreshed claims", "session", f.s.key.short())
+				less = new(tokens)
+				*less = *fresh
+				less.id, less.claims, less.apart = o.tokens.id, o.tokens.claims, 0
 			}
 			if less == nil {
 				return f.unusable(ctx, o, answer, err)
 			}
-			f.m.cfg.Logger.Warn("a session record is too large, and does without something", "session", f.s.key.short(), "without", what)
 			fresh, res, err = less, nil, nil
 			continue
 		case !errors.Is(err, ErrStoreUnavailable):
@@ -130,9 +124,9 @@ func (f *flight) seal(ctx context.Context, o *opened, fresh *tokens) (*result, e
 // commit puts a result into the record. It is fenced by the generation: a moved
 // one means that somebody else's tokens are there, or these already, and these
 // are let go. Any other change of the record does not stop it. What was exchanged
-// since the intent, which o carries, is taken along if there is room.
+// since the intent, which o carries, is taken along, in memory if there is no room.
 func (f *flight) commit(ctx context.Context, o *opened, res *result) error {
-	stored, err := f.replace(ctx, o, res, f.trigger != TriggerRequest)
+	stored, err := f.replace(ctx, o, res, true)
 	if errors.Is(err, ErrTooLarge) {
 		stored, err = f.replace(ctx, o, res, false)
 	}
@@ -145,20 +139,24 @@ func (f *flight) commit(ctx context.Context, o *opened, res *result) error {
 	return err
 }
 
-func (f *flight) replace(ctx context.Context, o *opened, res *result, exchanged bool) (stored *opened, err error) {
+func (f *flight) replace(ctx context.Context, o *opened, res *result, room bool) (stored *opened, err error) {
 	err = f.s.change(ctx, func(cur *opened, next *Record) error {
 		if !res.rec().succeeds(cur.rec) {
 			f.superseded = !res.opened.tokens.same(cur.tokens, f.to)
 			return errNotOurs
 		}
-		with := res
-		if more := res.opened.tokens.exchangedSince(o.tokens, cur.tokens); exchanged && more != nil {
-			if with, err = f.seal(ctx, o, more); err != nil {
+		with, tokens := res, res.opened.tokens
+		if more := tokens.exchangedSince(o.tokens, cur.tokens); more != nil && f.trigger != TriggerRequest {
+			if !room {
+				tokens = tokens.also(more.narrow, time.Now())
+			} else if with, err = f.seal(ctx, o, more); err != nil {
 				return err
+			} else {
+				tokens = more
 			}
 		}
 		next.adopt(with.rec())
-		stored = &opened{rec: next, site: with.opened.site, secret: with.opened.secret, tokens: with.opened.tokens, facts: with.opened.facts}
+		stored = &opened{rec: next, site: with.opened.site, secret: with.opened.secret, tokens: tokens, facts: with.opened.facts}
 		return nil
 	})
 	return stored, err

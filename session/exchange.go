@@ -171,32 +171,33 @@ func (x *exchange) store(ctx context.Context, subject string, began time.Time, a
 	if err != nil {
 		return err
 	}
-	save := func(alone bool) error {
-		return x.s.change(ctx, func(o *opened, next *Record) error {
+	var stored *opened
+	for without := 0; ; without++ {
+		err = x.s.change(ctx, func(o *opened, next *Record) error {
 			a := &accessToken{
 				access: answer.AccessToken, purpose: x.to.id, accessExpiry: answer.Expiry, issued: began, scope: answer.Scope,
 				prev: o.tokens.of(x.to).generation(), source: sha256.Sum256([]byte(subject)),
 			}
 			a.gen = max(a.prev+1, uint64(began.UnixNano()))
 			tokens, facts := o.tokens.with(x.to, a, time.Now()), *o.facts
-			if less := tokens.only(x.to); alone && less != nil {
-				tokens = less
+			for range without {
+				if less := tokens.fewer(); less != nil {
+					tokens = less
+				}
 			}
+			stored = &opened{rec: next, site: x.s.site, secret: x.s.ticket.secret, tokens: tokens, facts: &facts}
 			return x.s.site.sealInto(next, r, x.s.ticket.secret[:], tokens, &facts)
 		})
+		if !errors.Is(err, ErrTooLarge) || stored.tokens.fewer() == nil {
+			break
+		}
 	}
-	if err = save(false); errors.Is(err, ErrTooLarge) {
-		x.m.cfg.Observer.LimitReached(LimitRecordSize)
-		x.m.cfg.Logger.Warn("a session record is too large, and does without something", "session", x.s.key.short(), "without", "the access tokens for other upstreams")
-		err = save(true)
-	}
-	switch {
-	case errors.Is(err, ErrTooLarge):
-		return x.e.postpone(x.to, unusableRetry, fmt.Errorf("%w: a token for %s makes the session record too large", ErrTokenUnavailable, x.to.purpose))
-	case err != nil:
+	if err != nil {
 		return err
 	}
+	x.e.keep(stored)
 	x.e.recoveredFor(x.to)
+	x.m.overflow(stored.tokens)
 	x.m.cfg.Logger.Debug("exchanged", "session", x.s.key.short(), "trigger", x.trigger, "for", x.to.purpose.String(), "duration", time.Since(began))
 	return nil
 }

@@ -38,7 +38,11 @@ func (s *Session) Narrow(ctx context.Context) int {
 	if err != nil {
 		return -1
 	}
-	return len(o.tokens.narrow)
+	stored, _, err := s.m.unseal(ctx, s, o.rec)
+	if err != nil {
+		return -1
+	}
+	return len(stored.narrow)
 }
 
 // AsEarlierVersion rewrites the session's record as it was written before there

@@ -42,6 +42,7 @@ var errGateClosed = errors.New("the token endpoint is left in peace for a moment
 
 // errQueueFull: too many refreshes wait already.
 var errQueueFull = errors.New("too many refreshes wait for the token endpoint")
+
 // gates are the gates of a process, for all the managers that there are and will
 // be. They are safe for concurrent use.
 type gates struct {

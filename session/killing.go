@@ -35,7 +35,7 @@ func (m *Manager) refused(o *opened, to aim, t *accessToken, now time.Time) {
 	// The last use of the refresh token was for somebody else.
 	last := o.tokens.accessToken
 	for _, other := range o.tokens.narrow {
-		if other.gen == o.rec.Gen && other.source == ([32]byte{}) {
+		if other.gen == o.rec.Gen && !other.exchanged() {
 			last = other
 		}
 	}

@@ -96,6 +96,7 @@ type Manager struct {
 	unusable  throttle
 	killing   killing
 	opaque    atomic.Bool  // it was logged that access tokens are judged by expiry
+	crowded   atomic.Bool  // it was logged that a record has no room for all access tokens
 	served    atomic.Int64 // unix nanoseconds of the last good answer of the token endpoint
 }
 
@@ -201,6 +202,9 @@ func (m *Manager) load(ctx context.Context, s *Session) (*opened, *openedStore, 
 	tokens, facts, err := m.unseal(ctx, s, rec)
 	if err != nil {
 		return nil, nil, err
+	}
+	if before := e.opened.Load(); before != nil && before.site.id == s.site.id && before.secret == s.ticket.secret {
+		tokens = tokens.remember(before.tokens, time.Now())
 	}
 	o := &opened{rec: rec, site: s.site, secret: s.ticket.secret, tokens: tokens, facts: facts}
 	e.keep(o)

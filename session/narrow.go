@@ -13,9 +13,12 @@ import (
 )
 
 const (
-	// maxNarrow is how many access tokens a record holds beside the default one.
-	// Of more, the one that was got first goes.
-	maxNarrow = 16
+	// maxNarrow is how many access tokens a record holds beside the default one. Of
+	// more, and of those that it has no room for, a process keeps the others in its
+	// memory, at most maxApart in all and about maxApartBytes.
+	maxNarrow     = 16
+	maxApart      = 64
+	maxApartBytes = 256 << 10
 	// keepUnknown is how long one stays whose expiry nobody told: an upstream that
 	// is no longer configured asks for none, and nothing else says so.
 	keepUnknown = time.Hour
@@ -73,7 +76,7 @@ func (a *accessToken) wire() accessTokenWire {
 	if a.purpose != (purposeID{}) {
 		w.For = a.purpose[:]
 	}
-	if a.source != ([sha256.Size]byte{}) {
+	if a.exchanged() {
 		w.Source = a.source[:]
 	}
 	return w
@@ -102,6 +105,9 @@ func (a *accessToken) expiry() time.Time {
 	}
 	return end
 }
+
+// exchanged reports that it was got by token exchange.
+func (a *accessToken) exchanged() bool { return a.source != [sha256.Size]byte{} }
 
 // generation is its gen, 0 where there is no token.
 func (a *accessToken) generation() uint64 {
@@ -150,69 +156,106 @@ func (t *tokens) placed(to aim) *accessToken {
 // have none.
 func (t *tokens) with(to aim, a *accessToken, now time.Time) *tokens {
 	c := *t
-	c.narrow = nil
-	for _, other := range t.narrow {
-		if (to.byDefault() || other.purpose != to.id) && other.worthKeeping(now) {
-			c.narrow = append(c.narrow, other)
-		}
-	}
+	c.narrow, c.apart = nil, 0
 	if to.byDefault() {
 		c.accessToken = a
-		return &c
+	} else {
+		c.narrow = append(c.narrow, a)
 	}
-	c.narrow = append(c.narrow, a)
-	for len(c.narrow) > maxNarrow {
-		first := 0
-		for i, other := range c.narrow {
-			if other.issued.Before(c.narrow[first].issued) {
-				first = i
-			}
-		}
-		c.narrow = slices.Delete(c.narrow, first, first+1)
-	}
+	c.add(t.narrow, now)
 	return &c
+}
+
+// add appends those that may still be asked for, have no newer one for their
+// purpose there, and find room in memory. Those that were got last come first.
+func (t *tokens) add(others []*accessToken, now time.Time) {
+	size := 0
+	for _, a := range t.narrow {
+		size += len(a.access)
+	}
+	for _, a := range others {
+		size += len(a.access)
+		if size > maxApartBytes || len(t.narrow) == maxApart {
+			return
+		}
+		if t.purpose != a.purpose && !t.has(a.purpose) && a.worthKeeping(now) {
+			t.narrow = append(t.narrow, a)
+		}
+	}
+}
+
+func (t *tokens) has(id purposeID) bool {
+	return slices.ContainsFunc(t.narrow, func(a *accessToken) bool { return a.purpose == id })
+}
+
+// stored are those that are in the record, or go into it: the ones that were got
+// last.
+func (t *tokens) stored() []*accessToken {
+	return t.narrow[:max(0, min(len(t.narrow)-t.apart, maxNarrow))]
+}
+
+// fewer gives a copy of which the record holds one less; nil if there is none.
+func (t *tokens) fewer() *tokens {
+	n := len(t.stored())
+	if n == 0 {
+		return nil
+	}
+	c := *t
+	c.apart = len(t.narrow) - (n - 1)
+	return &c
+}
+
+// remember gives a copy that has too what this process knows from an earlier state of
+// the record, and the record had no room for. What was got before a refresh on request, or exchanged
+// for a token that is gone, has to be got anew.
+func (t *tokens) remember(before *tokens, now time.Time) *tokens {
+	return t.also(slices.DeleteFunc(slices.Clone(before.narrow), func(a *accessToken) bool {
+		if a.exchanged() {
+			return !t.isSource(a.source)
+		}
+		return a.gen <= t.floor
+	}), now)
+}
+
+// also gives a copy that has others too, which are not in the record.
+func (t *tokens) also(others []*accessToken, now time.Time) *tokens {
+	if len(others) == 0 {
+		return t
+	}
+	c, stored := *t, len(t.stored())
+	c.narrow = slices.Clone(t.narrow)
+	c.add(others, now)
+	c.apart = len(c.narrow) - stored
+	return &c
+}
+
+// isSource reports that one of the tokens has a digest.
+func (t *tokens) isSource(sum [sha256.Size]byte) bool {
+	return t.digest() == sum || slices.ContainsFunc(t.narrow, func(a *accessToken) bool { return a.digest() == sum })
 }
 
 // exchangedSince gives a copy that has the access tokens too which were exchanged
 // between two states of a record; nil if there are none.
 func (t *tokens) exchangedSince(before, after *tokens) *tokens {
-	c := *t
-	c.narrow = slices.Clone(t.narrow)
-	added := false
-	for _, a := range after.narrow {
-		if a.source == ([sha256.Size]byte{}) || slices.ContainsFunc(before.narrow, func(b *accessToken) bool { return b.purpose == a.purpose && b.gen >= a.gen }) {
-			continue
-		}
-		c.narrow = append(slices.DeleteFunc(c.narrow, func(b *accessToken) bool { return b.purpose == a.purpose }), a)
-		added = true
-	}
-	if !added || len(c.narrow) > maxNarrow {
+	fresh := slices.DeleteFunc(slices.Clone(after.narrow), func(a *accessToken) bool {
+		return !a.exchanged() || slices.ContainsFunc(before.narrow, func(b *accessToken) bool { return b.purpose == a.purpose && b.gen >= a.gen })
+	})
+	if len(fresh) == 0 {
 		return nil
 	}
+	c := *t
+	c.narrow, c.apart = fresh, 0
+	c.add(t.narrow, time.Now())
 	return &c
 }
 
-// only gives a copy without the access tokens for other upstreams than the one of
-// an aim; nil if there are none. What takes up too much room can be had again.
-func (t *tokens) only(to aim) *tokens {
-	c := *t
-	c.narrow = nil
-	if a := t.of(to); a != nil && !to.byDefault() {
-		c.narrow = []*accessToken{a}
+// overflow tells of a record that has no room for all access tokens.
+func (m *Manager) overflow(t *tokens) {
+	if len(t.narrow) == len(t.stored()) {
+		return
 	}
-	if len(c.narrow) == len(t.narrow) {
-		return nil
+	m.cfg.Observer.LimitReached(LimitRecordSize)
+	if m.crowded.CompareAndSwap(false, true) {
+		m.cfg.Logger.Warn("the access tokens of a session take more room than its record has: each instance keeps the others in memory, and gets them for itself", "upstreams", len(t.narrow), "in_record", len(t.stored()))
 	}
-	return &c
-}
-
-// without gives a copy that has no access token for the upstream of an aim; nil
-// if there is none.
-func (t *tokens) without(to aim) *tokens {
-	c := *t
-	c.narrow = slices.DeleteFunc(slices.Clone(t.narrow), func(a *accessToken) bool { return a.purpose == to.id })
-	if to.byDefault() || len(c.narrow) == len(t.narrow) {
-		return nil
-	}
-	return &c
 }

@@ -5,6 +5,7 @@ package session_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -144,7 +145,8 @@ func TestLogoutDuringRefreshForOneUpstream(t *testing.T) {
 	})
 }
 
-// Whatever a token for an upstream weighs, no session ends for it. F206.
+// Whatever tokens for upstreams weigh, no session ends for it: what the record has no
+// room for is kept in memory, and got once for each instance. F206.
 func TestTokenForUpstreamIsTooLarge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pad := 0
@@ -153,22 +155,86 @@ func TestTokenForUpstreamIsTooLarge(t *testing.T) {
 		}})
 		br := browser{}
 		s := b.login(br)
-		pad = 28 << 10
-		b.mustTokenFor(br, orders)
-		b.mustTokenFor(br, stock) // in place of the first
-		if n := s.Narrow(t.Context()); n != 1 {
-			t.Errorf("%d tokens", n)
-		}
-		pad = 48 << 10
-		for range 3 {
-			if _, err := b.tokenFor(br, &session.Purpose{Resource: []string{"https://fat.test"}}); !errors.Is(err, session.ErrTokenUnavailable) {
-				t.Fatalf("got %v", err)
+		fat := &session.Purpose{Resource: []string{"https://fat.test"}}
+		all := []*session.Purpose{orders, stock, fat, swapped}
+		for i, p := range all {
+			pad = []int{28 << 10, 28 << 10, 48 << 10, 28 << 10}[i]
+			b.mustTokenFor(br, p)
+			if n, want := s.Narrow(t.Context()), []int{1, 1, 0, 1}[i]; n != want {
+				t.Errorf("%d tokens in the record, want %d", n, want)
 			}
 		}
+		for range 10 {
+			for _, p := range all {
+				b.mustTokenFor(br, p)
+			}
+			b.mustToken(br)
+			time.Sleep(time.Second)
+		}
 		b.refreshes(3)
+		b.exchanges(1)
+		other := newInstance(t, b.as, b.store)
+		for range 10 {
+			for _, instance := range []*bench{b, other} {
+				for _, p := range all {
+					instance.mustTokenFor(br, p)
+				}
+			}
+		}
+		b.refreshes(6)
+		b.exchanges(1)
+		if n := strings.Count(b.log.String(), "take more room"); n != 1 {
+			t.Errorf("%d warnings", n)
+		}
+		// What was asked for to see new rights counts for what is in memory too, in
+		// every instance.
 		pad = 0
-		b.mustToken(br)
-		b.mustTokenFor(br, orders)
-		b.refreshes(4)
+		old := map[string]bool{}
+		for _, p := range all {
+			old[b.mustTokenFor(br, p)], old[other.mustTokenFor(br, p)] = true, true
+		}
+		if _, err := s.ForceRefresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, instance := range []*bench{other, b} {
+			for _, p := range all {
+				if old[instance.mustTokenFor(br, p)] {
+					t.Errorf("for %s: the token from before", p)
+				}
+			}
+		}
+		// Nothing of it is left in the memory of a session that nobody uses.
+		time.Sleep(6 * time.Minute)
+		if _, unsealed := b.backend.Remembered(); unsealed != 0 {
+			t.Errorf("%d sessions unsealed", unsealed)
+		}
+	})
+}
+
+// More upstreams than a record has places for: each has its token, none is got anew at
+// every request, in no instance.
+func TestMoreUpstreamsThanPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenLifetime: time.Hour})
+		b.store.exclusive = false
+		instances := []*bench{b, newInstance(t, b.as, b.store), newInstance(t, b.as, b.store)}
+		br := browser{}
+		b.login(br)
+		var all []*session.Purpose
+		for i := range 30 {
+			all = append(all, &session.Purpose{Resource: []string{fmt.Sprintf("https://%d.test", i)}})
+		}
+		for range 20 {
+			for _, instance := range instances {
+				for _, p := range all {
+					instance.mustTokenFor(br, p)
+				}
+			}
+			time.Sleep(time.Second)
+		}
+		if n := b.as.Refreshes(); n < 30 || n > 3*30 {
+			t.Errorf("%d refreshes for 30 upstreams and 3 instances", n)
+		}
+		b.refreshes(b.as.Refreshes())
 	})
 }

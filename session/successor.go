@@ -26,7 +26,7 @@ func (f *flight) successor(ctx context.Context, o *opened, began time.Time, answ
 	}
 	fresh := old.with(f.to, token, time.Now())
 	if f.trigger == TriggerRequest {
-		fresh.narrow = nil // whoever asks for new rights wants them everywhere
+		fresh.narrow, fresh.floor = nil, token.gen // whoever asks for new rights wants them everywhere
 	}
 	fresh.refreshEnd = answer.RefreshExpiry
 	if answer.RefreshToken != "" {

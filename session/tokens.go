@@ -27,7 +27,9 @@ type tokens struct {
 	loginState  []byte // digest of the state of the login that made the session
 	returnTo    string // where that login went
 
-	narrow []*accessToken // those for one upstream each
+	narrow []*accessToken // those for one upstream each, what was got last first
+	apart  int            // of these, how many at the end the record has no room for
+	floor  uint64         // the generation that a refresh on request brought last; of no purpose is an older one good
 }
 
 // facts is the part of a record that opens without the cookie: for logout by
@@ -69,6 +71,7 @@ type tokensWire struct {
 	Prev   uint64            `json:"at_prev,omitempty"`
 	For    []byte            `json:"at_for,omitempty"`
 	Narrow []accessTokenWire `json:"narrow,omitempty"`
+	Floor  uint64            `json:"floor,omitempty"`
 }
 
 type factsWire struct {
@@ -111,9 +114,9 @@ func (s *Site) sealInto(rec *Record, r *ring, secret []byte, t *tokens, f *facts
 		AccessExpiry: byDefault.Expiry, Issued: byDefault.Issued,
 		Scope: byDefault.Scope, Nonce: t.nonce.Reveal(), Claims: claims,
 		LoginState: t.loginState, ReturnTo: t.returnTo,
-		Gen: byDefault.Gen, Prev: byDefault.Prev, For: byDefault.For,
+		Gen: byDefault.Gen, Prev: byDefault.Prev, For: byDefault.For, Floor: t.floor,
 	}
-	for _, a := range t.narrow {
+	for _, a := range t.stored() {
 		w.Narrow = append(w.Narrow, a.wire())
 	}
 	plain, err := json.Marshal(w)
@@ -159,6 +162,7 @@ func (s *Site) unseal(rec *Record, r *ring, secret []byte) (*tokens, *facts, err
 	t := &tokens{
 		accessToken: byDefault.token(), refresh: oauth.Secret(w.Refresh), id: oauth.Secret(w.ID),
 		nonce: oauth.Secret(w.Nonce), loginState: w.LoginState, returnTo: w.ReturnTo,
+		floor: w.Floor,
 	}
 	for _, a := range w.Narrow {
 		t.narrow = append(t.narrow, a.token())
