@@ -165,13 +165,14 @@ func (x *exchange) failed(err error) error {
 }
 
 // store puts the token into the record, beside whatever is in it by then. The
-// record's generation stays: it is that of the refresh token.
+// record's generation stays: it is that of the refresh token. If the store takes no
+// changes, this process alone goes on with the token: nothing is lost with it.
 func (x *exchange) store(ctx context.Context, subject string, began time.Time, answer *oauth.TokenResponse) error {
 	r, err := x.m.cfg.Ring.current(ctx)
 	if err != nil {
 		return err
 	}
-	var stored *opened
+	var stored, unstored *opened
 	for without := 0; ; without++ {
 		err = x.s.change(ctx, func(o *opened, next *Record) error {
 			a := &accessToken{
@@ -186,18 +187,35 @@ func (x *exchange) store(ctx context.Context, subject string, began time.Time, a
 				}
 			}
 			stored = &opened{rec: next, site: x.s.site, secret: x.s.ticket.secret, tokens: tokens, facts: &facts}
+			unstored = &opened{rec: o.rec, site: o.site, secret: o.secret, tokens: tokens.unstored(), facts: o.facts}
 			return x.s.site.sealInto(next, r, x.s.ticket.secret[:], tokens, &facts)
 		})
 		if !errors.Is(err, ErrTooLarge) || stored.tokens.fewer() == nil {
 			break
 		}
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+		x.goOn(stored)
+	case unstored == nil || over(err):
 		return err
+	default:
+		x.m.cfg.Logger.Warn("an exchanged token cannot be stored; this process keeps it", "session", x.s.key.short(), "error", err)
+		x.goOn(unstored)
 	}
-	x.e.keep(stored)
 	x.e.recoveredFor(x.to)
 	x.m.overflow(stored.tokens)
 	x.m.cfg.Logger.Debug("exchanged", "session", x.s.key.short(), "trigger", x.trigger, "for", x.to.purpose.String(), "duration", time.Since(began))
 	return nil
+}
+
+// goOn makes this process go on with the token, also beside refreshed ones that the
+// store has not taken yet, which come before what is in the record.
+func (x *exchange) goOn(o *opened) {
+	x.e.keep(o)
+	if res := x.e.held.Load(); res != nil && res.rec().succeeds(o.rec) {
+		with := *res.opened
+		with.tokens = with.tokens.with(x.to, o.tokens.of(x.to), time.Now())
+		x.e.held.CompareAndSwap(res, &result{opened: &with})
+	}
 }

@@ -255,6 +255,52 @@ func TestExchangeDuringAnOutage(t *testing.T) {
 	})
 }
 
+// RF-15: while the store takes no writes, a token is exchanged once for as long as it
+// lives, not once for each request, and goes into the record later.
+func TestExchangeWhileTheStoreTakesNoWrites(t *testing.T) {
+	no := func(_, _ *session.Record) error { return session.ErrStoreUnavailable }
+	for name, held := range map[string]bool{"nothing waits": false, "refreshed tokens wait too": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Minute}, patient)
+				br := browser{}
+				s := b.login(br)
+				b.mustTokenFor(br, swapped)
+				if held {
+					b.refuseCommits(true)
+				}
+				if _, err := s.Refresh(t.Context(), b.mustToken(br)); err != nil {
+					t.Fatal(err)
+				}
+				b.store.onReplace(no)
+				time.Sleep(time.Second)
+				b.mustTokenFor(br, swapped) // for the old subject token: exchanged anew in the background
+				time.Sleep(time.Second)
+				for range 1000 {
+					b.mustTokenFor(br, swapped)
+					b.mustTokenFor(br, other)
+					time.Sleep(10 * time.Millisecond)
+				}
+				b.exchanges(3)
+				b.refuseCommits(false)
+				time.Sleep(10 * time.Second)
+				b.mustTokenFor(br, stock)
+				exchanged := b.mustTokenFor(br, swapped)
+				b.exchanges(3)
+				if n := newInstance(t, b.as, b.store); n.mustTokenFor(br, swapped) != exchanged {
+					t.Error("not in the record")
+				}
+				if _, err := s.Logout(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := s.For(swapped).Token(t.Context()); endOf(err) != session.ReasonLoggedOut {
+					t.Errorf("after the logout: %v", err)
+				}
+			})
+		})
+	}
+}
+
 // An exchange beside a refresh: both are stored, and neither loses what the other
 // brought for good; a logout between is final.
 func TestExchangeBesideRefresh(t *testing.T) {

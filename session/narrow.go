@@ -205,6 +205,13 @@ func (t *tokens) fewer() *tokens {
 	return &c
 }
 
+// unstored gives a copy of which the record holds nothing.
+func (t *tokens) unstored() *tokens {
+	c := *t
+	c.apart = len(t.narrow)
+	return &c
+}
+
 // remember gives a copy that has too what this process knows from an earlier state of
 // the record, and the record had no room for. What was got before a refresh on request, or exchanged
 // for a token that is gone, has to be got anew.
