@@ -163,7 +163,7 @@ func (f *flight) attempt(o *opened) (*Attempt, error) {
 	case old == nil:
 		return a, nil
 	case old.Unanswered && !f.harmless(o) && !f.nothingToLose(o):
-		return nil, f.e.hold(o.tokens.placed(f.to).expiry(), errUnanswered)
+		return nil, f.e.hold(f.held(o), errUnanswered)
 	}
 	// What this process wrote, and never came to present, is no takeover.
 	a.Takeover = old.Takeover || old.Unanswered || old.Owner != a.Owner || old.ID == f.e.presented

@@ -109,6 +109,9 @@ func (f *flight) askByDefault(ctx context.Context, o *opened, told error) error 
 		return told
 	}
 	d := &flight{m: f.m, s: f.s, e: f.e, to: f.m.aims.byDefault, gen: o.tokens.generation(), trigger: TriggerEarly, called: -1, ready: make(chan struct{})}
+	if f.doubtful {
+		d.trigger = f.trigger // what there was to lose has been risked
+	}
 	err := d.refresh(ctx)
 	f.m.cfg.Observer.RefreshEnded(d.trigger, d.ended(err), d.called)
 	switch {
@@ -180,15 +183,26 @@ func (f *flight) replaced(t *tokens) bool {
 
 // nothingToLose reports that the access token serves no more: it has run out, or
 // the resource server refused it. Until then presenting a refresh token that may
-// be spent could cost what is left of it (RFC 9700 section 4.14.2). For one
-// upstream that counts as for all: if the refresh token is spent, the session is
-// over as soon as the default token is, and if it is not, the upstream works again.
+// be spent could cost what is left of it (RFC 9700 section 4.14.2). One upstream
+// that is without leaves the others what they have, but not for longer than maxHold:
+// where theirs live for a day, or nobody uses them, it may as well be all.
 func (f *flight) nothingToLose(o *opened) bool {
-	if f.trigger == TriggerChallenge || f.trigger == TriggerExpiry {
-		return true
+	now, end := time.Now(), o.tokens.placed(f.to).expiry()
+	without := f.trigger == TriggerChallenge || f.trigger == TriggerExpiry || !end.IsZero() && !now.Before(end)
+	return without && (f.to.byDefault() || !now.Before(f.held(o)))
+}
+
+// held is until when a refresh token that may be spent is not presented for the sake of
+// the access tokens that there are; zero: until one is refused.
+func (f *flight) held(o *opened) time.Time {
+	if f.to.byDefault() {
+		return o.tokens.placed(f.to).expiry()
 	}
-	end := o.tokens.placed(f.to).expiry()
-	return !end.IsZero() && !time.Now().Before(end)
+	end, limit := o.tokens.othersEnd(f.to), f.e.presentation(o.rec.Gen).Add(maxHold)
+	if limit.Before(end) {
+		return limit
+	}
+	return end
 }
 
 // harmless reports that by its policy the authorization server takes the refresh
@@ -249,7 +263,7 @@ func (f *flight) noTokens(ctx context.Context, o *opened, err error) error {
 		// Whatever this answer was: one to an earlier presentation did not come.
 		over = func(a *Attempt) *Attempt { a.Unanswered = true; return a }
 		if !f.harmless(o) && !f.nothingToLose(o) {
-			told = f.e.hold(end, told)
+			told = f.e.hold(f.held(o), told)
 		}
 	}
 	if clearErr := f.changeAttempt(ctx, o, over); clearErr != nil && !errors.Is(clearErr, errNotOurs) {

@@ -118,12 +118,14 @@ func (a *accessToken) generation() uint64 {
 }
 
 // worthKeeping reports that the token may still be asked for.
-func (a *accessToken) worthKeeping(now time.Time) bool {
-	end := a.expiry()
-	if end.IsZero() {
-		end = a.issued.Add(keepUnknown)
+func (a *accessToken) worthKeeping(now time.Time) bool { return now.Before(a.serves()) }
+
+// serves is until when it is taken to serve.
+func (a *accessToken) serves() time.Time {
+	if end := a.expiry(); !end.IsZero() {
+		return end
 	}
-	return now.Before(end)
+	return a.issued.Add(keepUnknown)
 }
 
 // of gives the access token for an aim; nil if there is none. One that was got
@@ -141,6 +143,17 @@ func (t *tokens) of(to aim) *accessToken {
 		}
 	}
 	return nil
+}
+
+// othersEnd is when the last of the access tokens runs out that are for anything else
+// than an aim.
+func (t *tokens) othersEnd(to aim) (end time.Time) {
+	for _, a := range append([]*accessToken{t.accessToken}, t.narrow...) {
+		if a.purpose != to.id {
+			end = later(end, a.serves())
+		}
+	}
+	return end
 }
 
 // placed gives the token whose place one for an aim takes: for the default one,

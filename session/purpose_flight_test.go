@@ -92,6 +92,57 @@ func TestLostAnswerForOneUpstream(t *testing.T) {
 	})
 }
 
+// RF-07: an answer was lost, and the server revokes everything for reuse: an upstream that
+// has no token yet, or whose token is refused, does without, and leaves the others
+// theirs, as long as these live or for five minutes.
+func TestLostAnswerAndAnotherUpstream(t *testing.T) {
+	lost := func(t *testing.T, b *bench, s *session.Session, br browser) {
+		b.as.Script(astest.Token, astest.Answer{CutReply: true})
+		var u *session.UnavailableError
+		if _, err := s.ForceRefresh(t.Context()); !errors.As(err, &u) {
+			t.Fatalf("got %v", err)
+		}
+	}
+	ask := func(t *testing.T, b *bench, s *session.Session, br browser, refused string) error {
+		b.as.ForgetRequests()
+		var u *session.UnavailableError
+		_, err := s.For(stock).Token(t.Context())
+		if !errors.As(err, &u) || u.RetryAfter > 5*time.Minute {
+			return err
+		}
+		if tok, err := s.For(orders).Refresh(t.Context(), refused); !errors.As(err, &u) {
+			t.Errorf("for the one that is refused: %q, %v", tok, err)
+		}
+		b.mustToken(br)
+		b.mustTokenFor(br, orders)
+		b.refreshes(0)
+		return nil
+	}
+	for name, tc := range map[string]struct{ life, held time.Duration }{
+		"long":  {time.Hour, 5 * time.Minute},
+		"short": {3 * time.Minute, 2 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, astest.Options{AccessTokenLifetime: tc.life}, patient)
+				br := browser{}
+				s := b.login(br)
+				forOrders := b.mustTokenFor(br, orders)
+				time.Sleep(time.Minute)
+				lost(t, b, s, br)
+				for began := time.Now(); time.Since(began) < tc.held; time.Sleep(time.Second) {
+					if err := ask(t, b, s, br, forOrders); err != nil {
+						t.Fatalf("after %v: %v", time.Since(began), err)
+					}
+				}
+				if err := ask(t, b, s, br, forOrders); endOf(err) != session.ReasonRefreshToken {
+					t.Errorf("got %v", err)
+				}
+			})
+		})
+	}
+}
+
 // The store fails between the answer and the commit of one upstream's token: this
 // process goes on with it, and the others wait with theirs.
 func TestStoreFailsAtCommitForOneUpstream(t *testing.T) {
