@@ -54,14 +54,14 @@ func (s *Session) token(ctx context.Context, to aim) (string, error) {
 		if o.tokens.refresh == "" && !to.exchanged() {
 			return "", s.unrenewable(to)
 		}
-		gen := o.tokens.placed(to).generation()
+		gen := t.generation()
 		switch {
 		case round > 0 && gen != before && gen != 0: // a new one, and no good
 			return "", s.entry().postpone(to, unusableRetry, ErrTokenUnavailable)
 		case round == maxRounds:
 			return "", &UnavailableError{RetryAfter: time.Second, Err: errors.New("too much goes on with the session")}
 		}
-		if err := s.await(ctx, to, gen, TriggerExpiry); err != nil {
+		if err := s.await(ctx, to, o.tokens.placed(to).generation(), TriggerExpiry); err != nil {
 			return "", err
 		}
 		before = gen
@@ -117,7 +117,7 @@ func (m *Manager) judge(ctx context.Context, t *accessToken, to aim) (bool, erro
 // that may have died has to be looked after.
 func (m *Manager) due(o *opened, t *accessToken, to aim, now time.Time) bool {
 	if to.exchanged() {
-		if t.source != o.tokens.digest() {
+		if subject := o.tokens.of(m.aims.byDefault); subject == nil || t.source != subject.digest() {
 			return true
 		}
 	} else if o.tokens.refresh == "" {

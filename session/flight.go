@@ -98,7 +98,7 @@ func (f *flight) inQuestion(o *opened, err error) bool {
 	if f.to.byDefault() || !ofPurpose(f.to, err) {
 		return false
 	}
-	return grantRefused(err) && !f.e.granted(f.to) || !o.tokens.worthKeeping(time.Now())
+	return grantRefused(err) && !f.e.granted(f.to) || !o.tokens.placed(f.m.aims.byDefault).worthKeeping(time.Now())
 }
 
 // askByDefault presents the refresh token once more, by an attempt of its own, for
@@ -108,7 +108,8 @@ func (f *flight) askByDefault(ctx context.Context, o *opened, told error) error 
 	if f.e.paused(time.Now()) {
 		return told
 	}
-	d := &flight{m: f.m, s: f.s, e: f.e, to: f.m.aims.byDefault, gen: o.tokens.generation(), trigger: TriggerEarly, called: -1, ready: make(chan struct{})}
+	to := f.m.aims.byDefault
+	d := &flight{m: f.m, s: f.s, e: f.e, to: to, gen: o.tokens.placed(to).generation(), trigger: TriggerEarly, called: -1, ready: make(chan struct{})}
 	if f.doubtful {
 		d.trigger = f.trigger // what there was to lose has been risked
 	}

@@ -161,7 +161,9 @@ func (s *Session) End() time.Time {
 
 // ExpiryUnknown reports that nobody said when the access token expires, so that
 // only the resource server's refusal tells.
-func (s *Session) ExpiryUnknown() bool { return s.seen.Load().tokens.expiry().IsZero() }
+func (s *Session) ExpiryUnknown() bool {
+	return s.seen.Load().tokens.placed(s.m.aims.byDefault).expiry().IsZero()
+}
 
 // Touch notes activity: the idle timeout starts anew. It is written to the
 // record seldom, and in the background.

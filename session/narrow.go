@@ -131,11 +131,8 @@ func (a *accessToken) serves() time.Time {
 // of gives the access token for an aim; nil if there is none. One that was got
 // for anything else is none.
 func (t *tokens) of(to aim) *accessToken {
-	if to.byDefault() {
-		if t.purpose == to.id {
-			return t.accessToken
-		}
-		return nil
+	if to.byDefault() && t.purpose == to.id {
+		return t.accessToken
 	}
 	for _, a := range t.narrow {
 		if a.purpose == to.id {
@@ -156,13 +153,13 @@ func (t *tokens) othersEnd(to aim) (end time.Time) {
 	return end
 }
 
-// placed gives the token whose place one for an aim takes: for the default one,
-// whatever that was got for.
+// placed gives the token whose place one for an aim takes: for the default one that of
+// the configuration that got one last, if this one has none.
 func (t *tokens) placed(to aim) *accessToken {
-	if to.byDefault() {
-		return t.accessToken
+	if a := t.of(to); a != nil || !to.byDefault() {
+		return a
 	}
-	return t.of(to)
+	return t.accessToken
 }
 
 // with gives a copy in which a has its place, and others that are of no more use
@@ -171,7 +168,9 @@ func (t *tokens) with(to aim, a *accessToken, now time.Time) *tokens {
 	c := *t
 	c.narrow, c.apart = nil, 0
 	if to.byDefault() {
+		// Two configurations with different ones may use the session by turns.
 		c.accessToken = a
+		c.add([]*accessToken{t.accessToken}, now)
 	} else {
 		c.narrow = append(c.narrow, a)
 	}

@@ -145,20 +145,60 @@ func TestCrossSendingAfterReload(t *testing.T) {
 	})
 }
 
+// defaultResource is a configuration with resource indicators for the default token.
+func defaultResource(t *testing.T, as *astest.Server, resource ...string) func(*session.Config) {
+	client, err := oauth.New(oauth.Config{
+		Issuer: as.Issuer(), ClientID: "app", AuthMethod: "client_secret_basic", Resource: resource,
+		ClientSecret: func() (oauth.Secret, error) { return "secret", nil }, HTTP: as.HTTPClient(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(c *session.Config) { c.Client = client }
+}
+
+// Instances with different resources for the default token, as during a rollout: each
+// has its own, and what was exchanged for that, without getting them by turns.
+func TestDifferentDefaultResources(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := newBench(t, astest.Options{AccessTokenLifetime: 10 * time.Minute}, patient)
+		first.store.exclusive = false
+		instances, want := []*bench{first}, []string{apiURI}
+		for _, resource := range []string{ordersURI, stockURI} {
+			instances = append(instances, newInstance(t, first.as, first.store, patient, defaultResource(t, first.as, resource)))
+			want = append(want, resource)
+		}
+		br := browser{}
+		first.login(br)
+		for range 1200 {
+			sent := map[string]bool{}
+			for i, b := range instances {
+				tok := b.mustToken(br)
+				if got := b.as.Audience(tok); !slices.Equal(got, []string{want[i]}) {
+					t.Fatalf("a token for %q, want %q", got, want[i])
+				}
+				sent[tok], sent[b.mustTokenFor(br, swapped)] = true, true
+			}
+			if len(sent) != 6 {
+				t.Fatalf("%d different tokens", len(sent))
+			}
+			time.Sleep(time.Second)
+		}
+		// In twenty minutes each needs about two of each kind.
+		if n, x := first.as.Refreshes(), len(first.as.ExchangeRequests()); n < 5 || n > 9 || x < 6 || x > 12 {
+			t.Errorf("%d refreshes, %d exchanges", n, x)
+		}
+		first.refreshes(first.as.Refreshes())
+	})
+}
+
 // A reload changes the resource of the default token: the one that is there was not
 // got for it.
 func TestCrossSendingAfterTheDefaultResourceChanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, astest.Options{AccessTokenLifetime: time.Hour})
 		reload := func(resource ...string) {
-			client, err := oauth.New(oauth.Config{
-				Issuer: b.as.Issuer(), ClientID: "app", AuthMethod: "client_secret_basic", Resource: resource,
-				ClientSecret: func() (oauth.Secret, error) { return "secret", nil }, HTTP: b.as.HTTPClient(),
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			b.m = b.manager(func(c *session.Config) { c.Client = client })
+			b.m = b.manager(defaultResource(t, b.as, resource...))
 			b.site = b.m.Site(origin)
 		}
 		br := browser{}
@@ -182,7 +222,7 @@ func TestCrossSendingAfterTheDefaultResourceChanged(t *testing.T) {
 			}
 			b.mustToken(br)
 		}
-		b.refreshes(1 + 5 + 3) // less scope of the first is there when it comes again
+		b.refreshes(1 + 3 + 3) // those of the first two are there when they come again
 		// And at login.
 		reload(stockURI, ordersURI)
 		fresh := browser{}

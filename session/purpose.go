@@ -134,7 +134,8 @@ func (a *aims) make(p *Purpose) aim {
 	if requested == "" {
 		requested = oauth.TokenTypeAccessToken
 	}
-	return aim{purpose: p, id: digestPurpose("exchange", requested, x.Audience, x.Resource, x.Scope)}
+	// What comes of an exchange depends on what is exchanged.
+	return aim{purpose: p, id: digestPurpose("exchange", requested, x.Audience, x.Resource, x.Scope, a.resource)}
 }
 
 func (a *aims) init(client *oauth.Client) {

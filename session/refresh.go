@@ -115,7 +115,7 @@ func (s *Session) ForceRefresh(ctx context.Context) (*Refreshed, error) {
 		s.m.cfg.Observer.LimitReached(LimitRefreshRequests)
 		return nil, &RateLimitedError{RetryAfter: max(wait, time.Second)}
 	}
-	if err := s.await(ctx, s.m.aims.byDefault, before.tokens.generation(), TriggerRequest); err != nil {
+	if err := s.await(ctx, s.m.aims.byDefault, before.tokens.placed(s.m.aims.byDefault).generation(), TriggerRequest); err != nil {
 		return nil, err
 	}
 	after, err := s.current(ctx)
@@ -123,7 +123,7 @@ func (s *Session) ForceRefresh(ctx context.Context) (*Refreshed, error) {
 		return nil, err
 	}
 	return &Refreshed{
-		AccessTokenExpiry: after.tokens.expiry(),
+		AccessTokenExpiry: after.tokens.placed(s.m.aims.byDefault).expiry(),
 		ClaimsChanged:     !sameClaims(before.tokens.claims, after.tokens.claims),
 	}, nil
 }
