@@ -176,8 +176,11 @@ func (f *flight) present(ctx context.Context, o *opened, request oauth.RefreshRe
 var errUnanswered = errors.New("a refresh got no answer")
 
 // replaced reports that there is a newer token for the aim than the one that the
-// flight is to replace.
+// flight is to replace; for a refresh on request, that somebody else's has been there.
 func (f *flight) replaced(t *tokens) bool {
+	if f.trigger == TriggerRequest {
+		return t.floor > f.gen
+	}
 	current := t.of(f.to)
 	return current != nil && current.gen > f.gen
 }

@@ -66,6 +66,65 @@ func TestForcedRefreshIsForAllUpstreams(t *testing.T) {
 	})
 }
 
+// The application asks for new rights while a refresh is under way, here or in another
+// instance: that one may know nothing of them, so it is waited for, and one follows.
+func TestForcedRefreshDuringAnother(t *testing.T) {
+	for _, elsewhere := range []bool{false, true} {
+		t.Run(fmt.Sprint(elsewhere), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, astest.Options{AccessTokenLifetime: 5 * time.Minute})
+				b.store.exclusive = false
+				runs := b
+				if elsewhere {
+					runs = newInstance(t, b.as, b.store)
+				}
+				br := browser{}
+				s := b.login(br)
+				time.Sleep(2 * time.Minute)
+				forOrders := b.mustTokenFor(br, orders)
+				time.Sleep(2*time.Minute + 50*time.Second) // the default one is due, that of orders is not
+				b.as.Configure(func(o *astest.Options) { o.Latency = map[string]time.Duration{astest.Token: 2 * time.Second} })
+				b.as.ForgetRequests()
+				runs.mustToken(br)
+				time.Sleep(time.Second)
+				asked := time.Now()
+				if _, err := s.ForceRefresh(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				b.refreshes(2)
+				if all := b.as.RefreshRequests(); all[len(all)-1].Time.Before(asked) {
+					t.Error("what was called before is taken for it")
+				}
+				if runs.mustTokenFor(br, orders) == forOrders {
+					t.Error("the token with the old rights is still sent")
+				}
+			})
+		})
+	}
+}
+
+// One for all that ask at the same time, in several instances.
+func TestForcedRefreshInSeveralInstances(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenLifetime: time.Hour, Latency: map[string]time.Duration{astest.Token: time.Second}})
+		b.store.exclusive = false
+		instances := []*bench{b, newInstance(t, b.as, b.store), newInstance(t, b.as, b.store)}
+		br := browser{}
+		b.login(br)
+		together(3, func(i int) {
+			s, err := instances[i].open(br)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err := s.ForceRefresh(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+		b.refreshes(1)
+	})
+}
+
 // RF-07: while a refresh of one upstream got no answer, nobody presents the refresh
 // token without need; the upstream that cannot go on without does, once.
 func TestLostAnswerForOneUpstream(t *testing.T) {

@@ -178,7 +178,7 @@ func (s *Session) await(ctx context.Context, to aim, gen uint64, trigger Refresh
 type waiting struct {
 	done, ready <-chan struct{}
 	err         func() error // once done
-	others      bool         // it is a refresh for another aim
+	others      bool         // it is a refresh for another aim, or does not do what this one is to do
 }
 
 // renewal starts to get a token, or finds that under way.
@@ -194,7 +194,9 @@ func (s *Session) renewal(to aim, gen uint64, trigger RefreshTrigger) (waiting, 
 	if err != nil {
 		return waiting{}, err
 	}
-	w := waiting{done: f.done, ready: f.ready, err: func() error { return f.err }, others: f.to.id != to.id}
+	w := waiting{done: f.done, ready: f.ready, err: func() error { return f.err }}
+	// One that began before the application asked may bring what it wants to be rid of.
+	w.others = f.to.id != to.id || trigger == TriggerRequest && f.trigger != TriggerRequest
 	if w.others || gen > f.gen {
 		w.ready = nil // what is ready there is what is not good enough here
 	}
