@@ -180,6 +180,7 @@ func (x *exchange) store(ctx context.Context, subject string, began time.Time, a
 				prev: o.tokens.of(x.to).generation(), source: sha256.Sum256([]byte(subject)),
 			}
 			a.gen = max(a.prev+1, uint64(began.UnixNano()))
+			x.m.compare(x.to, a, o.tokens)
 			tokens, facts := o.tokens.with(x.to, a, time.Now()), *o.facts
 			for range without {
 				if less := tokens.fewer(); less != nil {

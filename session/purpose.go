@@ -72,6 +72,7 @@ type purposeID [16]byte
 type aim struct {
 	purpose *Purpose // nil: the default access token
 	id      purposeID
+	told    *atomic.Bool // that its tokens are not what was asked for; nil by default
 }
 
 func (a aim) byDefault() bool { return a.purpose == nil }
@@ -128,14 +129,14 @@ func (a *aims) make(p *Purpose) aim {
 		if len(resource) == 0 {
 			resource = a.resource
 		}
-		return aim{purpose: p, id: digestPurpose("refresh", "", nil, resource, p.Scope)}
+		return aim{purpose: p, id: digestPurpose("refresh", "", nil, resource, p.Scope), told: new(atomic.Bool)}
 	}
 	requested := x.RequestedTokenType
 	if requested == "" {
 		requested = oauth.TokenTypeAccessToken
 	}
 	// What comes of an exchange depends on what is exchanged.
-	return aim{purpose: p, id: digestPurpose("exchange", requested, x.Audience, x.Resource, x.Scope, a.resource)}
+	return aim{purpose: p, id: digestPurpose("exchange", requested, x.Audience, x.Resource, x.Scope, a.resource), told: new(atomic.Bool)}
 }
 
 func (a *aims) init(client *oauth.Client) {

@@ -21,6 +21,7 @@ func (f *flight) successor(ctx context.Context, o *opened, began time.Time, answ
 		access: answer.AccessToken, purpose: f.to.id, accessExpiry: answer.Expiry, issued: began,
 		scope: answer.Scope, gen: o.rec.Gen + 1, prev: before.generation(),
 	}
+	m.compare(f.to, token, old)
 	if token.scope == nil && before != nil {
 		token.scope = before.scope
 	}
