@@ -25,9 +25,11 @@ import (
 // of its own, and an authorization server that does as it is told.
 type fleet struct {
 	t         *testing.T
+	o         fleetOptions
 	as        *astest.Server
 	rs        *astest.ResourceServer
-	redis     *redistest.Server
+	api       string            // address of the resource server
+	redis     *redistest.Server // nil with another store
 	instances []*instance
 	dir       string
 	caddy     string
@@ -39,7 +41,8 @@ type instance struct {
 	f       *fleet
 	number  int
 	address string
-	redis   *redistest.Proxy
+	admin   string           // of Caddy's API; "off" without
+	redis   *redistest.Proxy // nil with another store
 	process *process
 }
 
@@ -48,6 +51,8 @@ type fleetOptions struct {
 	instances int
 	as        astest.Options
 	rotation  string // option of the gateway; default: auto
+	store     string // option of the gateway; default: a Redis of the fleet, each through its proxy
+	admin     bool   // Caddy's API is on
 }
 
 func newFleet(t *testing.T, o fleetOptions) *fleet {
@@ -57,22 +62,46 @@ func newFleet(t *testing.T, o fleetOptions) *fleet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fleet{t: t, caddy: caddy, dir: t.TempDir(), as: astest.New(o.as).Start(t), redis: redistest.Start(t)}
+	if o.rotation == "" {
+		o.rotation = "auto"
+	}
+	f := &fleet{t: t, o: o, caddy: caddy, dir: t.TempDir(), as: astest.New(o.as).Start(t)}
+	if o.store == "" {
+		f.redis = redistest.Start(t)
+	}
 	f.rs = f.as.ResourceServer()
 	api := httptest.NewServer(f.rs)
 	t.Cleanup(api.Close)
+	f.api = api.Listener.Addr().String()
 	tr := &http.Transport{MaxIdleConnsPerHost: 300}
 	t.Cleanup(tr.CloseIdleConnections)
 	f.client = &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	f.write("keys", strings.Repeat("the keys of this fleet ", 3))
 	for i := range o.instances {
-		in := &instance{f: f, number: i, address: "127.0.0.1:" + freePort(t), redis: redistest.NewProxy(t, f.redis.Address())}
-		f.instances = append(f.instances, in)
-		if o.rotation == "" {
-			o.rotation = "auto"
+		in := &instance{f: f, number: i, address: "127.0.0.1:" + freePort(t), admin: "off"}
+		if o.admin {
+			in.admin = "127.0.0.1:" + freePort(t)
 		}
-		f.write("Caddyfile"+strconv.Itoa(i), fmt.Sprintf(`{
-	admin off
+		if f.redis != nil {
+			in.redis = redistest.NewProxy(t, f.redis.Address())
+		}
+		f.instances = append(f.instances, in)
+		f.write("Caddyfile"+strconv.Itoa(i), in.caddyfile(0))
+		in.start()
+	}
+	return f
+}
+
+// caddyfile is the configuration of the instance. Another variation is another
+// application of the same sessions.
+func (in *instance) caddyfile(variation int) string {
+	f := in.f
+	store := f.o.store
+	if in.redis != nil {
+		store = "redis {\n\t\t\taddress " + in.redis.Address() + "\n\t\t}"
+	}
+	return fmt.Sprintf(`{
+	admin %[8]s
 	persist_config off
 	grace_period 2s
 	storage file_system %[1]s/storage%[2]d
@@ -80,9 +109,7 @@ func newFleet(t *testing.T, o fleetOptions) *fleet {
 		level DEBUG
 	}
 	bff {
-		store redis {
-			address %[3]s
-		}
+		store %[3]s
 		keys {file.%[1]s/keys}
 	}
 }
@@ -94,6 +121,7 @@ http://%[4]s {
 		client_id app
 		client_secret secret
 		public_origin http://localhost:8080
+		http_timeout %[9]dms
 		refresh {
 			rotation %[6]s
 		}
@@ -102,11 +130,11 @@ http://%[4]s {
 		bff_proxy %[7]s
 	}
 }
-`, f.dir, i, in.redis.Address(), in.address, f.as.Issuer(), o.rotation, api.Listener.Addr()))
-		in.start()
-	}
-	return f
+`, f.dir, in.number, store, in.address, f.as.Issuer(), f.o.rotation, f.api, in.admin, 10000+variation)
 }
+
+// origin is where the instance is asked.
+func (in *instance) origin() string { return "http://" + in.address }
 
 func (f *fleet) write(name, text string) {
 	f.t.Helper()
@@ -134,6 +162,25 @@ func (in *instance) start() {
 		}
 		return nil
 	})
+}
+
+// logins signs in so many people, one after the other at each instance in turn.
+func (f *fleet) logins(n int) []visitor {
+	f.t.Helper()
+	all := make([]visitor, n)
+	for i := range all {
+		f.as.Configure(func(o *astest.Options) { o.User = "user " + strconv.Itoa(i) })
+		all[i] = f.instances[i%len(f.instances)].login()
+	}
+	return all
+}
+
+// precise lets access tokens live as long as expires_in says: a JWT's exp counts
+// whole seconds, and is rounded up here.
+func precise(_, claims map[string]any) {
+	if exp, ok := claims["exp"].(int64); ok {
+		claims["exp"] = exp + 1
+	}
 }
 
 // visitor is a browser's cookie.

@@ -36,6 +36,9 @@ type Request struct {
 	ClientAuth   string
 	ClientID     string
 	ClientSecret string
+	// Subject is whom a refresh token stands for that the server knows, whatever
+	// became of it.
+	Subject string
 
 	Status int  // of the answer; 0 while under way or when cut before one
 	Cut    bool // the connection was cut

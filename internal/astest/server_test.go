@@ -127,7 +127,7 @@ func TestLoginExchangeAndStrictRotation(t *testing.T) {
 		if s.ReuseDetections() != 1 || s.Refreshes() != 1 || len(s.RefreshRequests()) != 3 {
 			t.Fatalf("counted %d reuses, %d refreshes, %d requests", s.ReuseDetections(), s.Refreshes(), len(s.RefreshRequests()))
 		}
-		if r := s.Requests(Token)[1]; r.Token != first || r.ClientAuth != "client_secret_basic" || r.Status != 200 {
+		if r := s.Requests(Token)[1]; r.Token != first || r.ClientAuth != "client_secret_basic" || r.Subject != "alice" || r.Status != 200 {
 			t.Fatalf("recorded %+v", r)
 		}
 		if status, _, _ := post(ctx, client, s, exchange(code)); status != 400 {

@@ -91,6 +91,7 @@ func (s *Server) refreshGrant(rec *Request) *response {
 	if t == nil {
 		return oauthError(http.StatusBadRequest, "invalid_grant", "unknown refresh token")
 	}
+	rec.Subject = t.grant.subject
 	if !t.live() {
 		return oauthError(http.StatusBadRequest, "invalid_grant", "refresh token revoked or expired")
 	}
