@@ -229,19 +229,25 @@ func (in *instance) login() visitor {
 
 // call asks the resource server through the instance.
 func (in *instance) call(ctx context.Context, v visitor) (status int, err error) {
+	status, _, err = in.answer(ctx, v)
+	return status, err
+}
+
+// answer is call, with the answer's body.
+func (in *instance) answer(ctx context.Context, v visitor) (status int, body []byte, err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+in.address+"/api/x", nil)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	r.Header.Set("Cookie", string(v))
 	r.Header.Set("X-CSRF", "1")
 	res, err := in.f.client.Do(r)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	defer res.Body.Close()
-	_, err = io.Copy(io.Discard, res.Body)
-	return res.StatusCode, err
+	body, err = io.ReadAll(res.Body)
+	return res.StatusCode, body, err
 }
 
 // mustCall is call, with 200 as its answer.
@@ -252,9 +258,35 @@ func (in *instance) mustCall(v visitor) {
 	}
 }
 
-// settles calls until the answer is 200 or 401, and gives it. On the way there
-// may be 503, and nothing else.
-func (in *instance) settles(v visitor, within time.Duration) (status int, took time.Duration) {
+// extend extends the session, which changes its record.
+func (in *instance) extend(v visitor) {
+	in.f.t.Helper()
+	r, err := http.NewRequestWithContext(in.f.t.Context(), http.MethodPost, in.origin()+"/bff/session/extend", nil)
+	if err != nil {
+		in.f.t.Fatal(err)
+	}
+	r.Header.Set("Cookie", string(v))
+	r.Header.Set("X-CSRF", "1")
+	res, err := in.f.client.Do(r)
+	if err != nil {
+		in.f.t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		in.f.t.Fatalf("extending a session: status %d", res.StatusCode)
+	}
+}
+
+// settled is how a session went on after something had happened.
+type settled struct {
+	status      int // 200 or 401
+	unavailable int // answers 503 before
+	took        time.Duration
+}
+
+// settles calls until the answer is 200 or 401. On the way there may be 503, and
+// nothing else.
+func (in *instance) settles(v visitor, within time.Duration) (s settled) {
 	in.f.t.Helper()
 	began := time.Now()
 	for time.Since(began) < within {
@@ -263,12 +295,14 @@ func (in *instance) settles(v visitor, within time.Duration) (status int, took t
 		case err != nil:
 			in.f.t.Fatalf("instance %d: %v", in.number, err)
 		case status == http.StatusOK, status == http.StatusUnauthorized:
-			return status, time.Since(began)
+			s.status, s.took = status, time.Since(began)
+			return s
 		case status != http.StatusServiceUnavailable:
 			in.f.t.Fatalf("instance %d: status %d", in.number, status)
 		}
+		s.unavailable++
 		time.Sleep(200 * time.Millisecond)
 	}
-	in.f.t.Fatalf("instance %d did not settle within %s", in.number, within)
-	return 0, 0
+	in.f.t.Fatalf("instance %d did not settle within %s: %d answers 503", in.number, within, s.unavailable)
+	return s
 }
