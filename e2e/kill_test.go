@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,16 +36,18 @@ var policies = []policy{
 	{"strict", astest.Options{Rotation: astest.RotateStrict}, "strict", 15 * time.Second},
 }
 
-// trap kills an instance when a point of its next refresh has come.
+// trap does something to an instance, once, when a point of its next refresh has
+// come.
 type trap struct {
 	victim *instance
+	act    func()
 	asked  atomic.Bool // the authorization server has the request
 	sprung atomic.Bool
 }
 
-func (tr *trap) kill() {
+func (tr *trap) spring() {
 	if !tr.sprung.Swap(true) {
-		tr.victim.process.kill()
+		tr.act()
 	}
 }
 
@@ -62,13 +65,13 @@ func (tr *trap) onWrite(intent, commit func() redistest.Fault) {
 	})
 }
 
-// unacknowledged has a write executed and its reply lost, and kills the instance
-// when it asks again.
+// unacknowledged has a write executed and its reply lost, and springs the
+// trap when it asks again.
 func (tr *trap) unacknowledged() func() redistest.Fault {
 	var executed atomic.Bool
 	return func() redistest.Fault {
 		if executed.Swap(true) {
-			tr.kill()
+			tr.spring()
 			return redistest.Fault{LoseRequest: true}
 		}
 		return redistest.Fault{LoseReply: true}
@@ -96,33 +99,33 @@ type killPoint struct {
 // with a strict server; it never may with the others.
 var killPoints = []killPoint{
 	{"K1 intent not executed", false, func(tr *trap) {
-		tr.onWrite(func() redistest.Fault { tr.kill(); return redistest.Fault{LoseRequest: true} }, nil)
+		tr.onWrite(func() redistest.Fault { tr.spring(); return redistest.Fault{LoseRequest: true} }, nil)
 	}},
 	{"K1 intent executed, not acknowledged", false, func(tr *trap) {
 		tr.onWrite(tr.unacknowledged(), nil)
 	}},
 	{"K2 intent acknowledged, nothing sent", false, func(tr *trap) {
-		tr.onCall(astest.Answer{CutUnread: true}, tr.kill)
+		tr.onCall(astest.Answer{CutUnread: true}, tr.spring)
 	}},
 	{"K3 request arrived, not acted upon", false, func(tr *trap) {
-		tr.onCall(astest.Answer{Cut: true}, tr.kill)
+		tr.onCall(astest.Answer{Cut: true}, tr.spring)
 	}},
 	{"K4 acted upon, not answered", true, func(tr *trap) {
-		tr.onCall(astest.Answer{DelayReply: 300 * time.Millisecond, CutReply: true}, func() { time.AfterFunc(150*time.Millisecond, tr.kill) })
+		tr.onCall(astest.Answer{DelayReply: 300 * time.Millisecond, CutReply: true}, func() { time.AfterFunc(150*time.Millisecond, tr.spring) })
 	}},
 	{"K5 answered", true, func(tr *trap) {
-		tr.onCall(astest.Answer{DelayReply: 100 * time.Millisecond}, func() { time.AfterFunc(101*time.Millisecond, tr.kill) })
+		tr.onCall(astest.Answer{DelayReply: 100 * time.Millisecond}, func() { time.AfterFunc(101*time.Millisecond, tr.spring) })
 	}},
 	{"K6 store refuses the commit, then killed", true, func(tr *trap) {
 		tr.onCall(astest.Answer{}, nil)
 		tr.onWrite(nil, func() redistest.Fault {
-			time.AfterFunc(500*time.Millisecond, tr.kill)
+			time.AfterFunc(500*time.Millisecond, tr.spring)
 			return redistest.Fault{Answer: "-OOM command not allowed when used memory > 'maxmemory'."}
 		})
 	}},
 	{"K7 commit sent, not executed", true, func(tr *trap) {
 		tr.onCall(astest.Answer{}, nil)
-		tr.onWrite(nil, func() redistest.Fault { tr.kill(); return redistest.Fault{LoseRequest: true} })
+		tr.onWrite(nil, func() redistest.Fault { tr.spring(); return redistest.Fault{LoseRequest: true} })
 	}},
 	{"K8 commit executed, not acknowledged", false, func(tr *trap) {
 		tr.onCall(astest.Answer{}, nil)
@@ -130,7 +133,7 @@ var killPoints = []killPoint{
 	}},
 	{"K9 commit acknowledged", false, func(tr *trap) {
 		tr.onCall(astest.Answer{}, nil)
-		tr.onWrite(nil, func() redistest.Fault { time.AfterFunc(50*time.Millisecond, tr.kill); return redistest.Fault{} })
+		tr.onWrite(nil, func() redistest.Fault { time.AfterFunc(50*time.Millisecond, tr.spring); return redistest.Fault{} })
 	}},
 }
 
@@ -162,12 +165,12 @@ func TestKillPoints(t *testing.T) {
 	limit := make(chan struct{}, 12)
 	var cells []*cell
 	var wg sync.WaitGroup
-	for _, p := range policies {
+	for _, p := range slices.Backward(policies) { // the longest leases first
 		for _, point := range killPoints {
 			c := &cell{p: p, point: point}
 			cells = append(cells, c)
+			limit <- struct{}{}
 			wg.Go(func() {
-				limit <- struct{}{}
 				defer func() { <-limit }()
 				t.Run(p.name+"/"+point.name, func(t *testing.T) { testKillPoint(t, c, n) })
 			})
@@ -221,7 +224,7 @@ func (c *cell) run(f *fleet, i int) (v visitor, kept bool) {
 	time.Sleep(2100 * time.Millisecond)
 	f.as.ForgetRequests()
 
-	tr := &trap{victim: victim}
+	tr := &trap{victim: victim, act: victim.process.kill}
 	c.point.arm(tr)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
