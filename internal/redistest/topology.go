@@ -86,6 +86,15 @@ func (g *Group) Synced(t testing.TB, primary *Server) {
 	})
 }
 
+// Rejoin starts a server of the group again that was killed, as a replica of the
+// primary, and waits until it is up to date.
+func (g *Group) Rejoin(t testing.TB, s, primary *Server) {
+	t.Helper()
+	s.Run()
+	s.Must("REPLICAOF", "127.0.0.1", strconv.Itoa(primary.port))
+	g.Synced(t, primary)
+}
+
 // Addresses are those of the sentinels.
 func (g *Group) Addresses() []string { return addresses(g.Sentinels) }
 
