@@ -38,7 +38,7 @@ type outcome struct {
 // answers: who is slow holds up nobody. It is what many browsers do, not one.
 type load struct {
 	client *http.Client
-	stop   chan struct{}
+	stop   func()
 	wg     sync.WaitGroup
 
 	mu      sync.Mutex
@@ -50,12 +50,14 @@ func startLoad(t *testing.T, visitors []visitor, rate int, origins ...string) *l
 	t.Helper()
 	tr := &http.Transport{MaxIdleConnsPerHost: 300}
 	t.Cleanup(tr.CloseIdleConnections)
-	l := &load{client: &http.Client{Transport: tr, Timeout: 30 * time.Second}, stop: make(chan struct{})}
+	stop := make(chan struct{})
+	l := &load{client: &http.Client{Transport: tr, Timeout: 30 * time.Second}, stop: sync.OnceFunc(func() { close(stop) })}
+	t.Cleanup(l.stop) // of a test that failed
 	l.wg.Go(func() {
 		began := time.Now()
 		for n := 0; ; n++ {
 			select {
-			case <-l.stop:
+			case <-stop:
 				return
 			case <-time.After(time.Until(began.Add(time.Duration(n) * time.Second / time.Duration(rate)))):
 			}
@@ -117,7 +119,7 @@ func (l *load) seen() []outcome {
 // end waits for what is under way, and gives all answers in the order in which
 // they were asked for.
 func (l *load) end() []outcome {
-	close(l.stop)
+	l.stop()
 	l.wg.Wait()
 	all := l.seen()
 	slices.SortFunc(all, func(a, b outcome) int { return a.sent.Compare(b.sent) })
