@@ -230,11 +230,8 @@ func (c refreshTally) String() string {
 		c.calls, c.refused, c.twice, c.perSession[0], c.perSession[1], c.interval[1].Round(time.Millisecond), c.interval[0].Round(time.Millisecond))
 }
 
-// explained checks that a load with tokens of so long a life has made no refresh
-// but those that their expiry makes necessary. A token is refreshed a fifth of
-// its life before its end, and where the token endpoint is slow seven tenths at
-// most.
-func (f *fleet) explained(sessions int, life, lasted time.Duration) {
+// landed waits until no refresh is under way.
+func (f *fleet) landed() {
 	f.t.Helper()
 	redistest.Eventually(f.t, "no refresh is under way", func() error {
 		for _, r := range f.as.RefreshRequests() {
@@ -244,6 +241,15 @@ func (f *fleet) explained(sessions int, life, lasted time.Duration) {
 		}
 		return nil
 	})
+}
+
+// explained checks that a load with tokens of so long a life has made no refresh
+// but those that their expiry makes necessary. A token is refreshed a fifth of
+// its life before its end, and where the token endpoint is slow seven tenths at
+// most.
+func (f *fleet) explained(sessions int, life, lasted time.Duration) {
+	f.t.Helper()
+	f.landed()
 	c := f.countRefreshes(sessions)
 	f.t.Logf("%s", c)
 	if c.twice != 0 || c.refused != 0 || f.as.ReuseDetections() != 0 {
