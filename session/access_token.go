@@ -56,6 +56,7 @@ func (s *Session) token(ctx context.Context, to aim) (string, error) {
 		}
 		gen := t.generation()
 		switch {
+		case round == 1 && t.outlived(2*s.m.cfg.Client.TokenLatency(), time.Now()):
 		case round > 0 && gen != before && gen != 0: // a new one, and no good
 			return "", s.entry().postpone(to, unusableRetry, ErrTokenUnavailable)
 		case round == maxRounds:
@@ -66,6 +67,13 @@ func (s *Session) token(ctx context.Context, to aim) (string, error) {
 		}
 		before = gen
 	}
+}
+
+// outlived reports that an access token was good when it came, and has run out
+// since: it waited to be stored for longer than it lives. One whose life is not
+// even as long as getting another takes never was good.
+func (t *accessToken) outlived(getting time.Duration, now time.Time) bool {
+	return t != nil && !t.accessExpiry.IsZero() && t.accessExpiry.Sub(t.issued) > getting && !now.Before(t.accessExpiry)
 }
 
 // unrenewable says what follows when there is no refresh token to get an access

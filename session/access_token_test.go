@@ -137,6 +137,38 @@ func TestUnusableAccessTokens(t *testing.T) {
 	})
 }
 
+// RF-12, RF-15: the store takes longer for new tokens than they live. That is no
+// fault of the tokens: others are got at once, without a pause. Ones that live
+// shorter than getting them takes are left alone for a while.
+func TestTokensThatRanOutOnTheWayToTheStore(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		latency time.Duration
+		err     error
+		calls   int
+	}{{"slow store", 0, nil, 2}, {"slow token endpoint as well", 3 * time.Second, session.ErrTokenUnavailable, 1}} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, astest.Options{AccessTokenLifetime: 5 * time.Second, AccessTokenType: "opaque"})
+			br := browser{}
+			b.login(br)
+			time.Sleep(5 * time.Second)
+			b.as.Configure(func(o *astest.Options) { o.Latency[astest.Token] = c.latency })
+			slow := true
+			b.store.onReplace(func(old, next *session.Record) error {
+				if next.Gen > old.Gen && slow {
+					slow = false
+					time.Sleep(6 * time.Second)
+				}
+				return nil
+			})
+			if _, err := b.token(br); !errors.Is(err, c.err) {
+				t.Errorf("%s: %v", c.name, err)
+			}
+			b.refreshes(c.calls)
+		})
+	}
+}
+
 // AT-05: opaque tokens are judged by their expiry, and an expiry that nobody
 // told is unknown, not over.
 func TestOpaqueTokens(t *testing.T) {
