@@ -25,6 +25,7 @@ import (
 type outcome struct {
 	visitor    int
 	sent       time.Time
+	late       time.Duration // sent later than it should have been: by the machine
 	took       time.Duration
 	status     int    // 0: none came
 	code       string // X-BFF-Error
@@ -61,11 +62,12 @@ func startLoad(t *testing.T, visitors []visitor, rate int, origins ...string) *l
 				return
 			case <-time.After(time.Until(began.Add(time.Duration(n) * time.Second / time.Duration(rate)))):
 			}
+			late := time.Since(began.Add(time.Duration(n) * time.Second / time.Duration(rate)))
 			who := n % len(visitors)
 			origin := origins[(n+n/len(visitors))%len(origins)] // each visitor at each of them
 			l.wg.Go(func() {
 				a := l.ask(t.Context(), origin, visitors[who])
-				a.visitor = who
+				a.visitor, a.late = who, late
 				l.mu.Lock()
 				defer l.mu.Unlock()
 				l.answers = append(l.answers, a)
@@ -130,7 +132,7 @@ func (l *load) end() []outcome {
 type tally struct {
 	requests, failed, resets, stale int
 	kinds                           map[string]int
-	p50, p99, slowest               time.Duration
+	p50, p99, slowest, late         time.Duration
 	first                           *outcome // that failed
 }
 
@@ -141,6 +143,7 @@ func count(answers []outcome) (c tally) {
 	for i, a := range answers {
 		c.requests++
 		took[i] = a.took
+		c.late = max(c.late, a.late)
 		kind := strings.TrimSpace(fmt.Sprintf("%d %s", a.status, a.code))
 		if a.err != nil {
 			kind = a.err.Error()
@@ -174,9 +177,9 @@ func (c tally) String() string {
 	for _, k := range slices.Sorted(maps.Keys(c.kinds)) {
 		kinds = append(kinds, fmt.Sprintf("%s: %d", k, c.kinds[k]))
 	}
-	return fmt.Sprintf("%d requests, %d failed (%s); sent once more: %d after the reset of a new connection, %d after one kept alive had been closed; half within %s, 99 %% within %s, all within %s",
+	return fmt.Sprintf("%d requests, %d failed (%s); sent once more: %d after the reset of a new connection, %d after one kept alive had been closed; half within %s, 99 %% within %s, all within %s; asked up to %s late",
 		c.requests, c.failed, strings.Join(kinds, ", "), c.resets, c.stale,
-		c.p50.Round(100*time.Microsecond), c.p99.Round(100*time.Microsecond), c.slowest.Round(time.Millisecond))
+		c.p50.Round(100*time.Microsecond), c.p99.Round(100*time.Microsecond), c.slowest.Round(time.Millisecond), c.late.Round(time.Millisecond))
 }
 
 // refreshTally is what the authorization server saw of refreshes.

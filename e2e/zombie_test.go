@@ -65,7 +65,7 @@ var standstills = []standstill{
 	}},
 }
 
-// HARDENING G4, F105: the owner of an attempt stands still, or is cut off from
+// HARDENING G4, F105, RF-04: the owner of an attempt stands still, or is cut off from
 // Redis, for two leases. Others take over when one has passed. Then it goes on
 // where it was: its commit is refused, it presents nothing more and revokes
 // nothing, and its visitors get what the others have. No session but that one is

@@ -137,7 +137,7 @@ func TestUnusableAccessTokens(t *testing.T) {
 	})
 }
 
-// RF-12, RF-15: the store takes longer for new tokens than they live. That is no
+// AT-06, RF-15: the store takes longer for new tokens than they live. That is no
 // fault of the tokens: others are got at once, without a pause. Ones that live
 // shorter than getting them takes are left alone for a while.
 func TestTokensThatRanOutOnTheWayToTheStore(t *testing.T) {
