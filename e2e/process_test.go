@@ -6,10 +6,12 @@ package e2e
 import (
 	"bufio"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -103,17 +105,25 @@ func (p *process) end() {
 	})
 }
 
-// freePort gives a port of the loopback interface that was free a moment ago.
+// taken are the ports that freePort has given.
+var taken sync.Map
+
+// freePort gives a port of the loopback interface that was free a moment ago. It
+// is none that the system gives to connections, nor one that was given before: a
+// process that is started again finds it free.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := strconv.Itoa(10000 + rand.IntN(20000))
+		if _, given := taken.LoadOrStore(port, true); given {
+			continue
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:"+port)
+		if err == nil {
+			_ = l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
+	t.Fatal("no free port")
+	return ""
 }
