@@ -16,6 +16,7 @@
 //	as := astest.New(astest.Options{})
 //	client := as.HTTPClient()         // in memory, no sockets: fit for testing/synctest
 //	as.Start(t)                       // on a loopback listener; before anything else
+//	as.StartTLS(t, authority)         // with https, where client certificates are asked for
 //
 // In a synctest bubble, time.Now and time.Sleep inside the server are the
 // bubble's, so lifetimes and delays follow the fake clock.

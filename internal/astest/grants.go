@@ -60,6 +60,8 @@ type accessToken struct {
 	scope    string
 	expiry   time.Time
 	revoked  bool
+	// certificate is the thumbprint of that which it is bound to; "": none.
+	certificate string
 }
 
 // Tokens are the tokens of a grant as Issue gives them.
@@ -181,12 +183,15 @@ func (s *Server) newAccessToken(g *grant, t target) string {
 		if len(audience) == 1 {
 			claims["aud"] = audience[0]
 		}
+		if t.certificate != "" {
+			claims["cnf"] = map[string]any{"x5t#S256": t.certificate}
+		}
 		if s.opts.AccessTokenClaims != nil {
 			s.opts.AccessTokenClaims(header, claims)
 		}
 		token = key.Sign(header, claims)
 	}
-	s.grants.access[token] = &accessToken{grant: g, audience: audience, scope: t.scope, expiry: expiry}
+	s.grants.access[token] = &accessToken{grant: g, audience: audience, scope: t.scope, expiry: expiry, certificate: t.certificate}
 	return token
 }
 

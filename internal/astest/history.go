@@ -5,11 +5,10 @@ package astest
 
 import (
 	"bytes"
-	"encoding/base64"
+	"crypto/x509"
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 )
 
@@ -32,13 +31,19 @@ type Request struct {
 	// token endpoint, the token to revoke at the revocation endpoint.
 	Token string
 	// ClientAuth is how the client authenticated: client_secret_basic,
-	// client_secret_post, none, or "both" when it did so twice.
+	// client_secret_post, client_secret_jwt, private_key_jwt, none, or "both" when
+	// it did so twice; where Options.AuthMethod demands a certificate, that method.
 	ClientAuth   string
 	ClientID     string
 	ClientSecret string
 	// Subject is whom a refresh token stands for that the server knows, whatever
 	// became of it.
-	Subject string
+	Subject   string
+	Assertion string // client_assertion
+	AuthError string // why the client was refused; "" when it was not
+	// Certificate is what the client showed in the TLS handshake; nil: none.
+	Certificate *x509.Certificate
+	Host        string // that the request was for
 
 	Status int  // of the answer; 0 while under way or when cut before one
 	Cut    bool // the connection was cut
@@ -48,7 +53,10 @@ type Request struct {
 func (s *Server) record(endpoint string, r *http.Request, read bool) *Request {
 	rec := &Request{
 		Time: time.Now(), Endpoint: endpoint, Method: r.Method,
-		URL: r.URL.RequestURI(), Header: r.Header.Clone(), Form: url.Values{},
+		URL: r.URL.RequestURI(), Header: r.Header.Clone(), Form: url.Values{}, Host: r.Host,
+	}
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		rec.Certificate = r.TLS.PeerCertificates[0]
 	}
 	if read {
 		body, _ := io.ReadAll(io.LimitReader(r.Body, maxBody))
@@ -74,32 +82,6 @@ func (s *Server) record(endpoint string, r *http.Request, read bool) *Request {
 	s.history = append(s.history, rec)
 	s.mu.Unlock()
 	return rec
-}
-
-// authentication reads the client's credentials (RFC 6749 section 2.3.1).
-func (rec *Request) authentication() {
-	rec.ClientAuth = "none"
-	rec.ClientID = rec.Form.Get("client_id")
-	if rec.Form.Has("client_secret") {
-		rec.ClientAuth = "client_secret_post"
-		rec.ClientSecret = rec.Form.Get("client_secret")
-	}
-	encoded, ok := strings.CutPrefix(rec.Header.Get("Authorization"), "Basic ")
-	if !ok {
-		return
-	}
-	if rec.ClientAuth != "none" {
-		rec.ClientAuth = "both"
-		return
-	}
-	rec.ClientAuth = "client_secret_basic"
-	decoded, err := base64.StdEncoding.DecodeString(encoded)
-	id, secret, found := strings.Cut(string(decoded), ":")
-	if err != nil || !found {
-		return
-	}
-	rec.ClientID, _ = url.QueryUnescape(id)
-	rec.ClientSecret, _ = url.QueryUnescape(secret)
 }
 
 // answered notes the status that a request is answered with.

@@ -219,29 +219,7 @@ func (s *Server) verify(token string) (map[string]any, bool) {
 }
 
 func (k *Key) verifies(input, sig []byte) bool {
-	hash := map[string]crypto.Hash{"256": crypto.SHA256, "384": crypto.SHA384, "512": crypto.SHA512}[k.Algorithm[max(0, len(k.Algorithm)-3):]]
-	digest := input
-	if hash != 0 {
-		h := hash.New()
-		h.Write(input)
-		digest = h.Sum(nil)
-	}
-	switch pub := k.Private.Public().(type) {
-	case *rsa.PublicKey:
-		if strings.HasPrefix(k.Algorithm, "PS") {
-			return rsa.VerifyPSS(pub, hash, digest, sig, nil) == nil
-		}
-		return rsa.VerifyPKCS1v15(pub, hash, digest, sig) == nil
-	case *ecdsa.PublicKey:
-		size := (pub.Params().BitSize + 7) / 8
-		if len(sig) != 2*size {
-			return false
-		}
-		return ecdsa.Verify(pub, digest, new(big.Int).SetBytes(sig[:size]), new(big.Int).SetBytes(sig[size:]))
-	case ed25519.PublicKey:
-		return ed25519.Verify(pub, digest, sig)
-	}
-	return false
+	return signatureVerifies(k.Algorithm, k.Private.Public(), input, sig)
 }
 
 func b64(data []byte) string { return base64.RawURLEncoding.EncodeToString(data) }

@@ -4,6 +4,7 @@
 package astest
 
 import (
+	"crypto/x509"
 	"maps"
 	"net/url"
 	"slices"
@@ -49,8 +50,28 @@ type Options struct {
 	ClientID     string // [app]
 	ClientSecret string // [secret]
 	PublicClient bool   // the client authenticates with "none"
-	// AuthMethod demanded at token and revocation endpoint. [any of the three]
+	// AuthMethod demanded at token and revocation endpoint. [any that needs no TLS]
 	AuthMethod string
+	// ClientKeys returns the client's JWK Set, as registered or as jwks_uri gives
+	// it, with x5c where a self-signed certificate is registered.
+	ClientKeys func() []byte
+	// AssertionAlgs are the accepted algorithms of client assertions. [any]
+	AssertionAlgs []string
+	// AssertionAudience is the aud that client assertions need. [the issuer]
+	AssertionAudience string
+	// AssertionType is the typ that they need, "-" for none at all.
+	// [client-authentication+jwt]
+	AssertionType string
+	// ClientRoots and ClientSubject are those of tls_client_auth.
+	ClientRoots   *x509.CertPool
+	ClientSubject string
+	// MTLSAliases: metadata has mtls_endpoint_aliases, at another port, and clients
+	// have to use them. With StartTLS, and fixed once that has returned.
+	MTLSAliases bool
+	// NoCertificateRequest: with StartTLS, no client is asked for a certificate.
+	NoCertificateRequest bool
+	// BindTokens: access tokens are bound to the client's certificate.
+	BindTokens bool
 
 	// User is the sub of whoever "signs in" at the authorization endpoint. [alice]
 	User string
@@ -146,26 +167,32 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// metadata returns the authorization server metadata for issuer.
-func (o *Options) metadata(issuer string, algs []string) map[string]any {
+// metadata returns the authorization server metadata for issuer; mutual begins the
+// endpoints for mutual TLS.
+func (o *Options) metadata(issuer, mutual string, algs []string) map[string]any {
 	doc := map[string]any{
-		"issuer":                                issuer,
-		"authorization_endpoint":                issuer + "/authorize",
-		"token_endpoint":                        issuer + "/token",
-		"jwks_uri":                              issuer + "/jwks",
-		"revocation_endpoint":                   issuer + "/revoke",
-		"end_session_endpoint":                  issuer + "/logout",
-		"scopes_supported":                      []string{"openid", "profile", "email", "offline_access"},
-		"response_types_supported":              []string{"code"},
-		"response_modes_supported":              []string{"query", "form_post"},
-		"grant_types_supported":                 []string{"authorization_code", "refresh_token"},
-		"token_endpoint_auth_methods_supported": []string{"client_secret_basic", "client_secret_post", "none"},
+		"issuer":                   issuer,
+		"authorization_endpoint":   issuer + "/authorize",
+		"token_endpoint":           issuer + "/token",
+		"jwks_uri":                 issuer + "/jwks",
+		"revocation_endpoint":      issuer + "/revoke",
+		"end_session_endpoint":     issuer + "/logout",
+		"scopes_supported":         []string{"openid", "profile", "email", "offline_access"},
+		"response_types_supported": []string{"code"},
+		"response_modes_supported": []string{"query", "form_post"},
+		"grant_types_supported":    []string{"authorization_code", "refresh_token"},
+		"token_endpoint_auth_methods_supported": []string{
+			"client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt", "tls_client_auth", "self_signed_tls_client_auth", "none",
+		},
 		"code_challenge_methods_supported":      []string{"S256"},
 		"subject_types_supported":               []string{"public"},
 		"id_token_signing_alg_values_supported": algs,
 	}
 	if !o.NoIssParameter {
 		doc["authorization_response_iss_parameter_supported"] = true
+	}
+	if mutual != "" {
+		doc["mtls_endpoint_aliases"] = map[string]any{"token_endpoint": mutual + "/token", "revocation_endpoint": mutual + "/revoke"}
 	}
 	if o.MetadataDoc != nil {
 		o.MetadataDoc(doc)

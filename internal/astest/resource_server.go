@@ -85,7 +85,11 @@ func (rs *ResourceServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	subject, valid := rs.as.introspect(rec.Token)
 	audience := rs.as.Audience(rec.Token)
+	bound := rs.as.binds(rec.Token)
 	rs.mu.Lock()
+	if bound != "" && (r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || thumbprint(r.TLS.PeerCertificates[0]) != bound) {
+		valid = false // RFC 8705 section 3
+	}
 	if rs.audience != "" && !slices.Contains(audience, rs.audience) {
 		valid = false
 	}
@@ -139,6 +143,16 @@ func (s *Server) introspect(token string) (subject string, live bool) {
 		subject, _ = claims["sub"].(string)
 	}
 	return subject, true
+}
+
+// binds returns the thumbprint of the certificate that an access token is bound to.
+func (s *Server) binds(token string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.grants.access[token]; t != nil {
+		return t.certificate
+	}
+	return ""
 }
 
 // Accepts says whether the resource server would take an access token now.

@@ -4,6 +4,7 @@
 package astest
 
 import (
+	"crypto/tls"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -25,9 +26,13 @@ type Server struct {
 	scripts map[string][]*Answer
 	history []*Request
 	grants  grants
+	// assertions are the jti of client assertions that were accepted.
+	assertions map[string]bool
 
 	listening *httptest.Server
 	address   string
+	tls       *tls.Config // nil: plain http
+	mutual    string      // host of mtls_endpoint_aliases; "": none
 }
 
 // New returns a server whose issuer is https://as.test (or Options.Host, plus Path),
@@ -35,7 +40,7 @@ type Server struct {
 func New(o Options) *Server {
 	s := &Server{
 		opts:    o.withDefaults(),
-		scripts: map[string][]*Answer{},
+		scripts: map[string][]*Answer{}, assertions: map[string]bool{},
 	}
 	s.base = "https://" + s.opts.Host
 	s.grants.init()
@@ -48,17 +53,42 @@ func New(o Options) *Server {
 // is used anywhere.
 func (s *Server) Start(t testing.TB) *Server {
 	t.Helper()
+	s.start(t, "http://")
+	return s
+}
+
+// StartTLS is Start with https, and a certificate of a. The server asks every
+// client for a certificate, and takes any: what it is worth is for the endpoints
+// to say. It does so at a second port as well, that of Options.MTLSAliases.
+func (s *Server) StartTLS(t testing.TB, a *Authority) *Server {
+	t.Helper()
+	s.tls = &tls.Config{Certificates: []tls.Certificate{a.Issue("as").pair()}, ClientAuth: tls.RequestClientCert}
+	if s.opts.NoCertificateRequest {
+		s.tls.ClientAuth = tls.NoClientCert
+	}
+	s.start(t, "https://")
+	if s.opts.MTLSAliases {
+		aliases := httptest.NewUnstartedServer(s)
+		aliases.TLS = s.tls.Clone()
+		aliases.StartTLS()
+		t.Cleanup(func() { aliases.CloseClientConnections(); go aliases.Close() })
+		s.mutual = aliases.Listener.Addr().String()
+	}
+	return s
+}
+
+func (s *Server) start(t testing.TB, scheme string) {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatalf("starting the authorization server: %v", err)
 	}
 	s.mu.Lock()
 	s.address = listener.Addr().String()
-	s.base = "http://" + s.address
+	s.base = scheme + s.address
 	s.mu.Unlock()
 	s.serve(listener)
 	t.Cleanup(s.Close)
-	return s
 }
 
 // serve starts answering on listener.
@@ -66,7 +96,12 @@ func (s *Server) serve(listener net.Listener) {
 	ts := httptest.NewUnstartedServer(s)
 	_ = ts.Listener.Close()
 	ts.Listener = listener
-	ts.Start()
+	if s.tls != nil {
+		ts.TLS = s.tls.Clone()
+		ts.StartTLS()
+	} else {
+		ts.Start()
+	}
 	s.mu.Lock()
 	s.listening = ts
 	s.mu.Unlock()
@@ -228,7 +263,11 @@ func (s *Server) metadata(*Request) *response {
 	for _, k := range s.keys {
 		algs = append(algs, k.Algorithm)
 	}
-	return jsonResponse(http.StatusOK, s.opts.metadata(s.issuer(), algs))
+	mutual := ""
+	if s.mutual != "" {
+		mutual = "https://" + s.mutual + s.opts.Path
+	}
+	return jsonResponse(http.StatusOK, s.opts.metadata(s.issuer(), mutual, algs))
 }
 
 // cut aborts the connection of a request.

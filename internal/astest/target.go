@@ -15,6 +15,8 @@ import (
 type target struct {
 	audience []string // none: Options.Audience
 	scope    string
+	// certificate is the thumbprint of that which the token is bound to.
+	certificate string
 }
 
 // knowsTargets says whether resource indicators are absolute URIs without fragment

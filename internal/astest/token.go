@@ -34,28 +34,6 @@ func (s *Server) token(rec *Request) *response {
 	}
 }
 
-// authenticate checks the client's credentials; nil means they are right.
-func (s *Server) authenticate(rec *Request) *response {
-	ok := rec.ClientID == s.opts.ClientID
-	switch rec.ClientAuth {
-	case "none":
-		ok = ok && s.opts.PublicClient
-	case "both":
-		ok = false
-	default:
-		ok = ok && !s.opts.PublicClient && rec.ClientSecret == s.opts.ClientSecret
-	}
-	if s.opts.AuthMethod != "" && s.opts.AuthMethod != rec.ClientAuth {
-		ok = false
-	}
-	if ok {
-		return nil
-	}
-	res := oauthError(http.StatusUnauthorized, "invalid_client", "client authentication failed")
-	res.header.Set("WWW-Authenticate", "Basic")
-	return res
-}
-
 // exchange answers an authorization code. A code that comes twice revokes what
 // it gave (RFC 6749 section 4.1.2).
 func (s *Server) exchange(rec *Request) *response {
@@ -82,6 +60,7 @@ func (s *Server) exchange(rec *Request) *response {
 	if res != nil {
 		return res
 	}
+	t.certificate = s.binding(rec)
 	return jsonResponse(http.StatusOK, s.tokens(c.grant, t, rec.GrantType, s.newRefreshToken(c.grant)))
 }
 
@@ -99,6 +78,7 @@ func (s *Server) refreshGrant(rec *Request) *response {
 	if res != nil {
 		return res
 	}
+	what.certificate = s.binding(rec)
 	inGrace := t.used && s.opts.Rotation == RotateGrace && time.Since(t.usedAt) <= s.opts.Grace
 	if t.used && !inGrace {
 		s.grants.reuses++
@@ -122,6 +102,15 @@ func (s *Server) refreshGrant(rec *Request) *response {
 		t.used, t.usedAt, t.successor = true, time.Now(), refresh
 	}
 	return jsonResponse(http.StatusOK, s.tokens(t.grant, what, rec.GrantType, refresh))
+}
+
+// binding returns the thumbprint of the certificate that an access token is bound
+// to (RFC 8705 section 3); "" for none.
+func (s *Server) binding(rec *Request) string {
+	if !s.opts.BindTokens || rec.Certificate == nil {
+		return ""
+	}
+	return thumbprint(rec.Certificate)
 }
 
 // revoke is the revocation endpoint (RFC 7009). A revoked refresh token takes
