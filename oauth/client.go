@@ -24,8 +24,19 @@ type Config struct {
 	AuthMethod AuthMethod
 	// ClientSecret returns the client secret. It is asked at each call, so that
 	// a secret that changed in a file is used from then on; it must be fast and
-	// safe for concurrent use. Nil with AuthMethod "none", required otherwise.
+	// safe for concurrent use. Required where AuthMethod uses a secret, nil
+	// otherwise.
 	ClientSecret func() (Secret, error)
+	// SigningKey signs client assertions. Required with private_key_jwt.
+	SigningKey *SigningKey
+	// Assertion says how client assertions are made.
+	Assertion AssertionConfig
+	// Certificate is shown where the client authenticates, and nowhere else; calls
+	// go to mtls_endpoint_aliases where the metadata has them (RFC 8705 section 5).
+	// HTTP then needs a transport of type *[http.Transport]. Required with
+	// tls_client_auth and self_signed_tls_client_auth; with any other method the
+	// authorization server may bind tokens to it (RFC 8705 section 3).
+	Certificate *ClientCertificate
 	// Scope is the scope of the authorization request. Default: "openid profile",
 	// and "offline_access" where the metadata lists it.
 	Scope []string
@@ -67,12 +78,15 @@ const (
 
 // Client is a client of one authorization server. Safe for concurrent use.
 type Client struct {
-	cfg      Config
-	http     *http.Client
-	log      *slog.Logger
-	metadata metadataCache
-	keys     keySet
-	latency  latency
+	cfg  Config
+	http *http.Client
+	// certified is for the endpoints where the client authenticates; nil without a
+	// client certificate.
+	certified *certifiedTransport
+	log       *slog.Logger
+	metadata  metadataCache
+	keys      keySet
+	latency   latency
 }
 
 // New checks cfg and returns a Client. It makes no network call.
@@ -112,6 +126,12 @@ func New(cfg Config) (*Client, error) {
 		c.log = slog.New(slog.DiscardHandler)
 	}
 	c.http = newHTTPClient(cfg.HTTP)
+	if cfg.Certificate != nil {
+		var err error
+		if c.certified, err = newCertifiedTransport(c.http, cfg.Certificate); err != nil {
+			return nil, err
+		}
+	}
 	c.metadata.client = c
 	c.keys.client = c
 	return c, nil

@@ -5,7 +5,10 @@ package oauth
 
 import (
 	"errors"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/caddy-bff/caddy-bff/internal/astest"
 )
@@ -75,5 +78,76 @@ func TestMissingSecretSendsNothing(t *testing.T) {
 	}
 	if n := as.Count(astest.Token); n != 0 {
 		t.Errorf("%d requests", n)
+	}
+}
+
+func TestAuthMethodConfig(t *testing.T) {
+	t.Parallel()
+	key := newSigningKey(t, SigningKeyConfig{File: keyFile(t, astest.NewKey("ES256", "").Files()["JWK"])})
+	secret := func() (Secret, error) { return "secret", nil }
+	for want, cfg := range map[string]Config{
+		"method is missing":                         {ClientSecret: secret},
+		`unknown client authentication method "x"`:  {AuthMethod: "x"},
+		"client_secret_basic needs a client secret": {AuthMethod: AuthClientSecretBasic},
+		"client_secret_post needs a client secret":  {AuthMethod: AuthClientSecretPost},
+		"client_secret_jwt needs a client secret":   {AuthMethod: AuthClientSecretJWT},
+		"private_key_jwt needs a signing key":       {AuthMethod: AuthPrivateKeyJWT},
+		"but client authentication is none":         {AuthMethod: AuthNone, ClientSecret: secret},
+		"but client authentication is private_key":  {AuthMethod: AuthPrivateKeyJWT, SigningKey: key, ClientSecret: secret},
+		"tls_client_auth needs a certificate":       {AuthMethod: AuthTLSClient},
+		"self_signed_tls_client_auth needs":         {AuthMethod: AuthSelfSignedTLS},
+		`unknown algorithm "RS256"`:                 {AuthMethod: AuthNone, Assertion: AssertionConfig{Alg: "RS256"}},
+		`unknown audience "x"`:                      {AuthMethod: AuthNone, Assertion: AssertionConfig{Audience: "x"}},
+		`unknown type "x"`:                          {AuthMethod: AuthNone, Assertion: AssertionConfig{Type: "x"}},
+	} {
+		cfg.Issuer, cfg.ClientID = "https://as.test", "app"
+		if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
+// Where the metadata lists methods or algorithms and ours is not among them, one
+// line says so, and ours is used all the same: nothing is probed.
+func TestUnlistedMethodIsSaidOnce(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		methods, algs any
+		want          int
+	}{
+		{nil, nil, 1}, // the default is client_secret_basic
+		{[]string{"private_key_jwt"}, nil, 0},
+		{[]string{"private_key_jwt"}, []string{"PS256", "ES256"}, 0},
+		{[]string{"private_key_jwt"}, []string{"PS256"}, 1},
+		{[]string{"client_secret_basic", "tls_client_auth"}, []string{"RS256"}, 2},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			key := newSigningKey(t, SigningKeyConfig{File: keyFile(t, astest.NewKey("ES256", "").Files()["SEC 1"])})
+			as := astest.New(astest.Options{
+				AuthMethod: "private_key_jwt", ClientKeys: func() []byte { return keySetOf(key.PublicKeys()) },
+				MetadataDoc: func(doc map[string]any) {
+					doc["token_endpoint_auth_methods_supported"], doc["token_endpoint_auth_signing_alg_values_supported"] = tt.methods, tt.algs
+				},
+			})
+			var log logged
+			c := newClient(t, as, func(cfg *Config) {
+				cfg.AuthMethod, cfg.ClientSecret, cfg.SigningKey, cfg.Logger = AuthPrivateKeyJWT, nil, key, log.logger()
+			})
+			tokens, _ := login(t, c, as)
+			for range 3 { // each with metadata that was fetched anew
+				time.Sleep(2 * metadataAge)
+				if _, err := c.Metadata(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				var err error
+				if tokens, err = c.Refresh(t.Context(), RefreshRequest{RefreshToken: tokens.RefreshToken}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := log.count("is not among those of the authorization server"); got != tt.want || as.Count(astest.Token) != 4 {
+				t.Errorf("%v %v: %d lines, %d requests", tt.methods, tt.algs, got, as.Count(astest.Token))
+			}
+		})
 	}
 }

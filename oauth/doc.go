@@ -3,8 +3,8 @@
 
 // Package oauth is the client side of OAuth 2.0 and the relying party side of
 // OpenID Connect: authorization server metadata, authorization request and
-// response, token requests, revocation, logout, and the validation of ID
-// tokens and access tokens.
+// response, client authentication, token requests, revocation, logout, and the
+// validation of ID tokens and access tokens.
 //
 // It talks to exactly one authorization server, the one whose issuer
 // identifier is configured, and takes its endpoints and keys from that

@@ -17,13 +17,13 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jws"
 )
 
-// This file is the only one that knows the JOSE library. Of it we use the reading
-// of one public key and the check of one signature by one algorithm; which key
-// and which algorithm are decided here.
+// This file and jwx_signing.go are the only ones that know the JOSE library. Of it
+// we use here the reading of one public key and the check of one signature by one
+// algorithm; which key and which algorithm are decided here.
 
-// algorithms lists the signature algorithms that are accepted anywhere. Neither
-// "none" nor the HMAC ones are, and names are compared exactly (RFC 8725 section
-// 3.1).
+// algorithms lists the signature algorithms that are accepted anywhere, and those
+// that we sign with. Neither "none" nor the HMAC ones are among them, and names
+// are compared exactly (RFC 8725 section 3.1).
 var algorithms = map[string]jwa.SignatureAlgorithm{
 	"RS256": jwa.RS256, "RS384": jwa.RS384, "RS512": jwa.RS512,
 	"PS256": jwa.PS256, "PS384": jwa.PS384, "PS512": jwa.PS512,

@@ -15,21 +15,26 @@ import (
 )
 
 // Metadata is authorization server metadata (RFC 8414 section 2, OpenID Connect
-// Discovery section 3), as far as this package uses it. Treat it as read-only:
-// it is shared.
+// Discovery section 3), as far as this package uses it. Of a client with a
+// certificate, the endpoints where it authenticates are those for mutual TLS (RFC
+// 8705 section 5). Treat it as read-only: it is shared.
 type Metadata struct {
 	Issuer                string
 	AuthorizationEndpoint string
 	TokenEndpoint         string
 	JWKSURI               string
-	RevocationEndpoint    string // "" when there is none
-	EndSessionEndpoint    string // "" when there is none
+	// These are "" when there are none.
+	RevocationEndpoint                 string
+	IntrospectionEndpoint              string
+	PushedAuthorizationRequestEndpoint string
+	EndSessionEndpoint                 string
 
-	ScopesSupported                   []string
-	ResponseModesSupported            []string
-	TokenEndpointAuthMethodsSupported []string
-	CodeChallengeMethodsSupported     []string
-	IDTokenSigningAlgValuesSupported  []string
+	ScopesSupported                            []string
+	ResponseModesSupported                     []string
+	TokenEndpointAuthMethodsSupported          []string
+	TokenEndpointAuthSigningAlgValuesSupported []string
+	CodeChallengeMethodsSupported              []string
+	IDTokenSigningAlgValuesSupported           []string
 	// AuthorizationResponseIssParameterSupported: every authorization response
 	// carries iss (RFC 9207 section 3).
 	AuthorizationResponseIssParameterSupported bool
@@ -141,6 +146,10 @@ func (c *Client) warnAbout(md *Metadata, warned *bool) {
 		c.log.Warn("client authentication method is not among those of the authorization server",
 			"issuer", c.cfg.Issuer, "method", string(c.cfg.AuthMethod), "supported", methods)
 	}
+	if algs, alg := md.TokenEndpointAuthSigningAlgValuesSupported, c.assertionAlgorithm(); alg != "" && len(algs) > 0 && !slices.Contains(algs, alg) {
+		c.log.Warn("signature algorithm of client assertions is not among those of the authorization server",
+			"issuer", c.cfg.Issuer, "alg", alg, "supported", algs)
+	}
 	if len(md.CodeChallengeMethodsSupported) == 0 {
 		c.log.Warn("authorization server does not announce PKCE; it is used all the same, and state and nonce are checked",
 			"issuer", c.cfg.Issuer)
@@ -175,7 +184,7 @@ func (c *Client) fetchMetadataFrom(ctx context.Context, location string) (*Metad
 	if err != nil {
 		return nil, err
 	}
-	return parseMetadata(body, c.cfg.Issuer)
+	return parseMetadata(body, c.cfg.Issuer, c.certified != nil)
 }
 
 // wellKnown returns where metadata may be: appended to the issuer (OpenID Connect
@@ -193,11 +202,53 @@ func wellKnown(issuer string) (oidc, rfc8414 string) {
 
 var errIssuerMismatch = fmt.Errorf("%w: it names another issuer", ErrMetadata)
 
-// parseMetadata reads a metadata document of the given issuer.
-func parseMetadata(data []byte, issuer string) (*Metadata, error) {
+// endpoint is a metadata member that names an endpoint.
+type endpoint struct {
+	name     string
+	to       *string
+	required bool
+	// authenticated: the client authenticates there, so that with a certificate
+	// the member of mtls_endpoint_aliases counts (RFC 8705 section 5).
+	authenticated bool
+}
+
+func (md *Metadata) endpoints() []endpoint {
+	return []endpoint{
+		{"authorization_endpoint", &md.AuthorizationEndpoint, true, false},
+		{"token_endpoint", &md.TokenEndpoint, true, true},
+		{"jwks_uri", &md.JWKSURI, true, false},
+		{"revocation_endpoint", &md.RevocationEndpoint, false, true},
+		{"introspection_endpoint", &md.IntrospectionEndpoint, false, true},
+		{"pushed_authorization_request_endpoint", &md.PushedAuthorizationRequestEndpoint, false, true},
+		{"end_session_endpoint", &md.EndSessionEndpoint, false, false},
+	}
+}
+
+// read reads the endpoint out of a metadata document or its aliases.
+func (e *endpoint) read(o *object) (string, error) {
+	if err := o.unique(e.name); err != nil {
+		return "", err
+	}
+	text, err := o.text(e.name)
+	if err != nil || text == "" {
+		return "", err
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return "", fmt.Errorf("%s is not a URL", e.name)
+	}
+	if err := checkEndpoint(u); err != nil {
+		return "", fmt.Errorf("%s %w", e.name, err)
+	}
+	return text, nil
+}
+
+// parseMetadata reads a metadata document of the given issuer. mutualTLS: for a
+// client with a certificate.
+func parseMetadata(data []byte, issuer string, mutualTLS bool) (*Metadata, error) {
 	o, err := parseObject(data, false)
 	if err == nil {
-		err = o.unique("issuer", "authorization_endpoint", "token_endpoint", "jwks_uri", "revocation_endpoint", "end_session_endpoint")
+		err = o.unique("issuer", "mtls_endpoint_aliases")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMetadata, err)
@@ -211,35 +262,30 @@ func parseMetadata(data []byte, issuer string) (*Metadata, error) {
 		ScopesSupported:                   o.texts("scopes_supported"),
 		ResponseModesSupported:            o.texts("response_modes_supported"),
 		TokenEndpointAuthMethodsSupported: o.texts("token_endpoint_auth_methods_supported"),
-		CodeChallengeMethodsSupported:     o.texts("code_challenge_methods_supported"),
-		IDTokenSigningAlgValuesSupported:  o.texts("id_token_signing_alg_values_supported"),
+		TokenEndpointAuthSigningAlgValuesSupported: o.texts("token_endpoint_auth_signing_alg_values_supported"),
+		CodeChallengeMethodsSupported:              o.texts("code_challenge_methods_supported"),
+		IDTokenSigningAlgValuesSupported:           o.texts("id_token_signing_alg_values_supported"),
 	}
 	md.AuthorizationResponseIssParameterSupported, _ = o.members["authorization_response_iss_parameter_supported"].(bool)
-	for _, e := range []struct {
-		name     string
-		to       *string
-		required bool
-	}{
-		{"authorization_endpoint", &md.AuthorizationEndpoint, true},
-		{"token_endpoint", &md.TokenEndpoint, true},
-		{"jwks_uri", &md.JWKSURI, true},
-		{"revocation_endpoint", &md.RevocationEndpoint, false},
-		{"end_session_endpoint", &md.EndSessionEndpoint, false},
-	} {
-		if *e.to, err = o.text(e.name); err != nil {
+	aliases := &object{}
+	if members, ok := o.members["mtls_endpoint_aliases"].(map[string]any); ok && mutualTLS {
+		aliases.members = members
+	}
+	for _, e := range md.endpoints() {
+		if *e.to, err = e.read(o); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrMetadata, err)
 		}
-		if *e.to == "" && !e.required {
-			continue
+		if e.authenticated {
+			alias, err := e.read(aliases)
+			if err != nil {
+				return nil, fmt.Errorf("%w: mtls_endpoint_aliases: %w", ErrMetadata, err)
+			}
+			if alias != "" {
+				*e.to = alias
+			}
 		}
-		u, err := url.Parse(*e.to)
-		if err == nil {
-			err = checkEndpoint(u)
-		} else {
-			err = errors.New("is not a URL")
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%w: %s %w", ErrMetadata, e.name, err)
+		if *e.to == "" && e.required {
+			return nil, fmt.Errorf("%w: %s is missing", ErrMetadata, e.name)
 		}
 	}
 	return md, nil

@@ -179,18 +179,55 @@ func TestMetadataNamesAreExact(t *testing.T) {
 	t.Parallel()
 	md, err := parseMetadata([]byte(`{"issuer":"https://as.test","Issuer":"https://evil.test",
 		"authorization_endpoint":"https://as.test/a","token_endpoint":"https://as.test/t","TOKEN_ENDPOINT":"https://evil.test/t",
-		"jwks_uri":"https://as.test/j","scopes_supported":["openid",7,null],"unknown":{"x":1}}`), "https://as.test")
+		"jwks_uri":"https://as.test/j","scopes_supported":["openid",7,null],"unknown":{"x":1}}`), "https://as.test", false)
 	if err != nil || md.TokenEndpoint != "https://as.test/t" || len(md.ScopesSupported) != 1 {
 		t.Fatalf("%+v %v", md, err)
+	}
+}
+
+// MD-09: aliases count for a client with a certificate, at the endpoints where it
+// authenticates, one by one; and they are endpoints like any others.
+func TestMetadataAliases(t *testing.T) {
+	t.Parallel()
+	doc := func(aliases string) []byte {
+		return []byte(`{"issuer":"https://as.test","authorization_endpoint":"https://as.test/a","token_endpoint":"https://as.test/t","jwks_uri":"https://as.test/j",
+			"revocation_endpoint":"https://as.test/r","introspection_endpoint":"https://as.test/i","mtls_endpoint_aliases":` + aliases + `}`)
+	}
+	const all = `{"authorization_endpoint":"https://m.test/a","token_endpoint":"https://m.test/t","jwks_uri":"https://m.test/j","revocation_endpoint":"https://m.test/r",
+		"introspection_endpoint":"https://m.test/i","pushed_authorization_request_endpoint":"https://m.test/p"}`
+	for _, tt := range []struct {
+		aliases   string
+		mutualTLS bool
+		want      string
+	}{
+		{all, true, "https://as.test/a https://as.test/j https://m.test/t https://m.test/r https://m.test/i https://m.test/p"},
+		{all, false, "https://as.test/a https://as.test/j https://as.test/t https://as.test/r https://as.test/i "},
+		{`{"token_endpoint":"https://m.test/t"}`, true, "https://as.test/a https://as.test/j https://m.test/t https://as.test/r https://as.test/i "},
+		{`null`, true, "https://as.test/a https://as.test/j https://as.test/t https://as.test/r https://as.test/i "},
+	} {
+		md, err := parseMetadata(doc(tt.aliases), "https://as.test", tt.mutualTLS)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := strings.Join([]string{md.AuthorizationEndpoint, md.JWKSURI, md.TokenEndpoint, md.RevocationEndpoint, md.IntrospectionEndpoint, md.PushedAuthorizationRequestEndpoint}, " ")
+		if got != tt.want {
+			t.Errorf("%s, %v:\n%s, want\n%s", tt.aliases, tt.mutualTLS, got, tt.want)
+		}
+	}
+	for _, aliases := range []string{`{"token_endpoint":"http://m.test/t"}`, `{"token_endpoint":7}`, `{"revocation_endpoint":"https://u@m.test/"}`} {
+		if _, err := parseMetadata(doc(aliases), "https://as.test", true); !errors.Is(err, ErrMetadata) || !strings.Contains(err.Error(), "mtls_endpoint_aliases") {
+			t.Errorf("%s: %v", aliases, err)
+		}
 	}
 }
 
 func FuzzMetadata(f *testing.F) {
 	f.Add([]byte(`{"issuer":"https://as.test","authorization_endpoint":"https://as.test/a","token_endpoint":"https://as.test/t","jwks_uri":"https://as.test/j"}`))
 	f.Add([]byte(`{"issuer":"https://as.test","authorization_endpoint":"http://as.test/a","scopes_supported":{}}`))
+	f.Add([]byte(`{"issuer":"https://as.test","authorization_endpoint":"https://as.test/a","token_endpoint":"https://as.test/t","jwks_uri":"https://as.test/j","mtls_endpoint_aliases":{"token_endpoint":"https://m.as.test/t"}}`))
 	f.Add([]byte(`[]`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		md, err := parseMetadata(data, "https://as.test")
+		md, err := parseMetadata(data, "https://as.test", true)
 		if err != nil {
 			if !errors.Is(err, ErrMetadata) {
 				t.Fatalf("not ErrMetadata: %v", err)

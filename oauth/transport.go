@@ -105,7 +105,7 @@ func (c *Client) get(ctx context.Context, endpoint string, limit int64) ([]byte,
 	if err != nil {
 		return nil, &Error{Class: ClassConfiguration, cause: err}
 	}
-	a, err := c.send(r, limit)
+	a, err := c.send(c.http, r, limit)
 	if e, ok := errors.AsType[*Error](err); ok && e.Class == ClassAmbiguous {
 		e.Class = ClassOutage // a GET changes nothing, so nothing is in doubt
 	}
@@ -126,7 +126,10 @@ func (c *Client) get(ctx context.Context, endpoint string, limit int64) ([]byte,
 // whatever is answered.
 func (c *Client) post(ctx context.Context, endpoint string, form url.Values, limit int64) (*answer, error) {
 	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
-	if err := c.authenticate(header, form); err != nil {
+	if c.certified != nil && !strings.HasPrefix(endpoint, "https:") {
+		return nil, &Error{Class: ClassConfiguration, cause: errNotTLS}
+	}
+	if err := c.authenticate(ctx, header, form); err != nil {
 		return nil, err
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, nil)
@@ -150,9 +153,16 @@ func (c *Client) post(ctx context.Context, endpoint string, form url.Values, lim
 		return &watchedBody{Reader: bytes.NewReader(body), watch: w}, nil
 	}
 	r = r.WithContext(httptrace.WithClientTrace(ctx, w.trace()))
-	a, err := c.send(r, limit)
+	client := c.http
+	if c.certified != nil {
+		client = c.certified.client
+	}
+	a, err := c.send(client, r, limit)
 	if e, ok := errors.AsType[*Error](err); ok && e.Status == 0 && !w.sent.Load() {
 		e.Class = ClassNotSent
+	}
+	if a != nil && a.status/100 == 4 && c.cfg.AuthMethod.UsesCertificate() {
+		c.certified.refused(c, endpoint)
 	}
 	return a, err
 }
@@ -160,11 +170,11 @@ func (c *Client) post(ctx context.Context, endpoint string, form url.Values, lim
 // send sends r and reads the answer. An error is an [*Error]: ClassAmbiguous when
 // no whole answer came (the caller may know better), ClassOutage when the answer
 // is too large, which makes it unusable unless the server is not well.
-func (c *Client) send(r *http.Request, limit int64) (*answer, error) {
+func (c *Client) send(client *http.Client, r *http.Request, limit int64) (*answer, error) {
 	r.Header.Set("Accept", "application/json")
 	r.Header.Set("User-Agent", userAgent)
 	sent := time.Now().Round(0)
-	res, err := c.http.Do(r)
+	res, err := client.Do(r)
 	if err != nil {
 		// The text of a url.Error repeats the URL; its cause says what matters.
 		if ue, ok := errors.AsType[*url.Error](err); ok {
