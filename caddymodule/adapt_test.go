@@ -112,7 +112,6 @@ func TestCaddyfileErrorsNamePlaceAndWord(t *testing.T) {
 		"later: dpop":             {bffSite(base + "dpop on\n"), "unrecognized option 'dpop'", "Caddyfile:6"},
 		"later: backchannel":      {bffSite(base + "logout {\nbackchannel on\n}\n"), "unrecognized option 'backchannel' of logout", "Caddyfile:7"},
 		"later: introspection":    {bffSite(base + "access_token {\nvalidate introspection\n}\n"), "access_token validate is \"introspection\"", "Caddyfile:7"},
-		"later: private_key_jwt":  {bffSite(base + "client_auth private_key_jwt\n"), "client_auth is \"private_key_jwt\"", "Caddyfile:6"},
 		"protect: unknown":        {"localhost {\nbff_protect {\nrole admin\n}\n}\n", "unrecognized option 'role'", "Caddyfile:3"},
 		"protect: token":          {"localhost {\nbff_protect {\ntoken none\n}\n}\n", "unrecognized option 'token'", "Caddyfile:3"},
 		"protect: accept_bearer":  {"localhost {\nbff_protect {\naccept_bearer\n}\n}\n", "unrecognized option 'accept_bearer'", "Caddyfile:3"},

@@ -50,6 +50,9 @@ type benchOptions struct {
 	store  string // default: memory
 	keys   string // the option; default: none
 	admin  string // address of the admin endpoint; default: off
+
+	noSecret bool           // bff says how the client authenticates
+	server   *astest.Server // started; default: one with as, over plain http
 }
 
 // defaultSite guards /api/* and /page*, and leaves the rest open.
@@ -68,7 +71,10 @@ const defaultSite = `
 
 func newBench(t testing.TB, o benchOptions) *bench {
 	t.Helper()
-	b := &bench{t: t, dir: t.TempDir(), as: astest.New(o.as).Start(t)}
+	b := &bench{t: t, dir: t.TempDir(), as: o.server}
+	if b.as == nil {
+		b.as = astest.New(o.as).Start(t)
+	}
 	b.rs = b.as.ResourceServer()
 	api := httptest.NewServer(b.rs)
 	t.Cleanup(api.Close)
@@ -95,6 +101,10 @@ func (b *bench) caddyfile(o benchOptions) []byte {
 	if o.admin == "" {
 		o.admin = "off"
 	}
+	secret := "client_secret secret"
+	if o.noSecret {
+		secret = ""
+	}
 	_, port, _ := strings.Cut(b.address, ":")
 	return adaptTB(b.t, strings.NewReplacer("{$API}", b.api).Replace(fmt.Sprintf(`{
 	admin %s
@@ -118,12 +128,12 @@ http://%s:%s {
 	bff {
 		issuer        %s
 		client_id     app
-		client_secret secret
+		%s
 		%s
 	}
 	%s
 }
-`, o.admin, b.dir, b.logFile, o.store, o.keys, o.global, o.host, port, b.as.Issuer(), o.bff, o.site)))
+`, o.admin, b.dir, b.logFile, o.store, o.keys, o.global, o.host, port, b.as.Issuer(), secret, o.bff, o.site)))
 }
 
 func (b *bench) load() {

@@ -32,7 +32,15 @@ func parseBFF(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //	    issuer              <url>
 //	    client_id           <id>
 //	    client_secret       <secret>
-//	    client_auth         client_secret_basic|client_secret_post|none
+//	    client_auth         <method> {
+//	        key_file    <pem or jwk file>
+//	        key_id      <id>
+//	        alg         <algorithm>
+//	        audience    issuer|token_endpoint
+//	        typ         client-authentication+jwt|JWT|none
+//	        certificate <pem file>
+//	        private_key <pem file>
+//	    }
 //	    name                <id>
 //	    scope               <scope...>
 //	    resource            <uri...>
@@ -90,6 +98,11 @@ func (h *Handler) checkWritten() error {
 			return err
 		}
 	}
+	if h.ClientAuth != nil {
+		if err := h.ClientAuth.checkWritten(); err != nil {
+			return err
+		}
+	}
 	written, err := json.Marshal(h)
 	if err != nil {
 		return err
@@ -112,7 +125,8 @@ func (h *Handler) unmarshalOption(o *options) error {
 	case "client_secret":
 		return o.secret(&h.ClientSecret)
 	case "client_auth":
-		return o.text(&h.ClientAuth)
+		h.ClientAuth = &ClientAuthOptions{}
+		return o.textAndBlock(&h.ClientAuth.Method, h.ClientAuth.unmarshalOption)
 	case "name":
 		return o.text(&h.Name)
 	case "scope":

@@ -49,8 +49,8 @@ func (h *Handler) checkRequired() error {
 		return wrong("", "bff needs an issuer")
 	case h.ClientID == "":
 		return wrong("", "bff needs a client_id")
-	case h.ClientSecret == "" && h.ClientAuth == "":
-		return wrong("", "bff needs a client_secret, or client_auth none for a public client")
+	case h.ClientSecret == "" && (h.ClientAuth == nil || h.ClientAuth.Method == ""):
+		return wrong("", "bff needs a client_secret, or client_auth none for a public client, or a client_auth with a key or certificate of its own")
 	}
 	return nil
 }
@@ -146,17 +146,8 @@ func (h *Handler) checkClient() error {
 	if problem, ok := tryClient(oauth.Config{Leeway: leeway}); !ok {
 		return wrong("access_token leeway", "access_token leeway is %s: %s", leeway, problem)
 	}
-	switch oauth.AuthMethod(h.ClientAuth) {
-	case oauth.AuthClientSecretBasic, oauth.AuthClientSecretPost:
-		if h.ClientSecret == "" {
-			return wrong("client_auth", "client_auth %s needs a client_secret", h.ClientAuth)
-		}
-	case oauth.AuthNone:
-		if h.ClientSecret != "" {
-			return wrong("client_auth", "client_auth none takes no client_secret")
-		}
-	default:
-		return oneOf("client_auth", h.ClientAuth, "client_secret_basic", "client_secret_post", "none")
+	if err := h.checkClientAuth(); err != nil {
+		return err
 	}
 	// The manager is the one to know what a cookie's name may end with.
 	_, err := session.NewManager(session.Config{

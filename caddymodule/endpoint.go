@@ -27,6 +27,9 @@ type endpoint struct {
 	// arrival: browsers come here from the authorization server, so a reload
 	// before looking would be one too many.
 	arrival bool
+	// exists reports whether there is such an address with this configuration.
+	// Nil: always.
+	exists func(*Handler) bool
 }
 
 // endpoints are all addresses below the base path, by method. HEAD goes with GET.
@@ -37,6 +40,7 @@ var endpoints = map[string]map[string]endpoint{
 	"refresh":         {http.MethodPost: {serve: (*handle).serveRefresh, csrf: csrfStrict, session: true}},
 	"silent-login":    {http.MethodGet: {serve: (*handle).serveSilentLogin, csrf: csrfOff}},
 	"logout/callback": {http.MethodGet: {serve: (*handle).serveLogoutCallback, csrf: csrfOff, arrival: true}},
+	"jwks":            {http.MethodGet: {serve: (*handle).serveJWKS, csrf: csrfOff, arrival: true, exists: (*Handler).hasPublicKeys}},
 	"client.js":       {http.MethodGet: {serve: (*handle).serveClientModule, csrf: csrfOff, arrival: true}},
 	"login": {
 		http.MethodGet:  {serve: (*handle).serveLogin, csrf: csrfOff},
@@ -66,6 +70,9 @@ func (hd *handle) serveEndpoint(w http.ResponseWriter, r *http.Request, name str
 		return hd.fail(w, r, errEarlyData)
 	}
 	methods, ok := endpoints[name]
+	for _, e := range methods {
+		ok = ok && (e.exists == nil || e.exists(hd.bff))
+	}
 	if !ok {
 		return hd.fail(w, r, &httpError{code: codeNotFound})
 	}

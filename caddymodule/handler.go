@@ -46,10 +46,9 @@ type Handler struct {
 	// at each use. A literal secret can be read in the configuration; braces in
 	// it that name no placeholder are part of it.
 	ClientSecret string `json:"client_secret,omitempty"`
-	// ClientAuth is how the client authenticates: client_secret_basic,
-	// client_secret_post or none. Default: client_secret_basic. Without a
-	// secret, none has to be asked for.
-	ClientAuth string `json:"client_auth,omitempty"`
+	// ClientAuth is how the client authenticates. Default: client_secret_basic.
+	// Without a secret, something else has to be asked for.
+	ClientAuth *ClientAuthOptions `json:"client_auth,omitempty"`
 	// Name identifies this application where several share a host: it is the
 	// suffix of the cookies' names, and the label site of the metrics; letters,
 	// digits, "-" and "_". Placeholders as in Issuer. Default: none; the label is
@@ -123,11 +122,12 @@ type Handler struct {
 	healAny401          bool
 	clientModule        *clientModule
 
-	app     *App
-	backend *session.Backend
-	manager *session.Manager
-	release func() // gives the manager back to its pool
-	logger  *slog.Logger
+	app         *App
+	backend     *session.Backend
+	manager     *session.Manager
+	credentials *clientCredentials
+	release     []func() // give back to pools what was taken, last first
+	logger      *slog.Logger
 
 	failures *failureLog
 	said     *said

@@ -132,6 +132,18 @@ func (o *options) optionalBlock(each func(*options) error) error {
 	return err
 }
 
+// textAndBlock reads the one argument of an option, and the block behind it, which
+// may be left out.
+func (o *options) textAndBlock(v *string, each func(*options) error) error {
+	if err := o.text(v); err != nil {
+		return err
+	}
+	name, path := o.name, o.path
+	err := o.block(o.d.Nesting(), each)
+	o.name, o.path = name, path
+	return err
+}
+
 // flag reads an option that has no value.
 func (o *options) flag() error {
 	if err := o.once(); err != nil {

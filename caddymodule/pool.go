@@ -21,7 +21,9 @@ import (
 var (
 	backends = pool[string, *session.Backend]{UsagePool: caddy.NewUsagePool(), end: endBackend}
 	keyRings = pool[string, *sharedRing]{UsagePool: caddy.NewUsagePool(), end: func(*sharedRing) {}}
-	managers = pool[managerKey, *session.Manager]{UsagePool: caddy.NewUsagePool(), end: func(*session.Manager) {}}
+	// By the files and what is asked of them: what is in the files may change.
+	credentials = pool[string, *clientCredentials]{UsagePool: caddy.NewUsagePool(), end: func(*clientCredentials) {}}
+	managers    = pool[managerKey, *session.Manager]{UsagePool: caddy.NewUsagePool(), end: func(*session.Manager) {}}
 )
 
 // managerKey is what makes two configurations of `bff` the same application.

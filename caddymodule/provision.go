@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -90,8 +91,11 @@ func (h *Handler) setDefaults() {
 	setDefault(&h.ResponseMode, responseModeQuery)
 	setDefault(&h.BasePath, defaultBasePath)
 	setDefault(&h.ErrorPages, errorPagesBuiltin)
-	if h.ClientAuth == "" && h.ClientSecret != "" {
-		h.ClientAuth = string(oauth.AuthClientSecretBasic)
+	if h.ClientAuth == nil {
+		h.ClientAuth = &ClientAuthOptions{}
+	}
+	if h.ClientSecret != "" {
+		setDefault(&h.ClientAuth.Method, string(oauth.AuthClientSecretBasic))
 	}
 	if h.LoginParam == nil {
 		h.LoginParam = []string{"prompt", "login_hint", "ui_locales", "acr_values", "max_age"}
@@ -141,6 +145,9 @@ func (h *Handler) takeManager() error {
 		if secret, err = newConfigSecret("client_secret", h.ClientSecret); err != nil {
 			return err
 		}
+		if err := checkSecretLength(h.ClientAuth, secret.last); err != nil {
+			return err
+		}
 		if secret.literal() {
 			h.logger.Warn("the client secret stands in the configuration; use {env.X} or {file.path}", "client_id", h.ClientID)
 		}
@@ -156,20 +163,51 @@ func (h *Handler) takeManager() error {
 	if err != nil {
 		return err
 	}
+	if err := h.takeCredentials(); err != nil {
+		return err
+	}
 	key := managerKey{backend: h.app.backendKey, ring: h.app.ringKey, config: sha256.Sum256(identity)}
-	h.manager, h.release, err = managers.take(key, func() (*session.Manager, error) {
+	manager, release, err := managers.take(key, func() (*session.Manager, error) {
 		return h.newManager(secret, roots)
 	})
-	h.backend = h.app.backend
-	return err
+	if err != nil {
+		return err
+	}
+	h.manager, h.backend, h.release = manager, h.app.backend, append(h.release, release)
+	return nil
+}
+
+// takeCredentials reads the client's keys, or shares those of an equal
+// configuration, which may know keys that were in the files before.
+func (h *Handler) takeCredentials() error {
+	a := h.ClientAuth
+	if a.KeyFile == "" && a.Certificate == "" {
+		h.credentials = new(clientCredentials)
+		return nil
+	}
+	files, err := json.Marshal([]string{a.KeyFile, a.KeyID, a.Alg, a.Certificate, a.PrivateKey})
+	if err != nil {
+		return err
+	}
+	c, release, err := credentials.take(string(files), a.newCredentials)
+	if err != nil {
+		return err
+	}
+	h.credentials, h.release = c, append(h.release, release)
+	return nil
 }
 
 func (h *Handler) newManager(secret *configSecret, roots *x509.CertPool) (*session.Manager, error) {
 	cfg := oauth.Config{
-		Issuer: h.Issuer, ClientID: h.ClientID, AuthMethod: oauth.AuthMethod(h.ClientAuth),
-		Scope: h.Scope, Resource: h.Resource, Params: h.AuthorizationParam,
+		Issuer: h.Issuer, ClientID: h.ClientID, AuthMethod: h.ClientAuth.method(),
+		SigningKey: h.credentials.signingKey, Certificate: h.credentials.certificate,
+		Assertion: oauth.AssertionConfig{Audience: oauth.AssertionAudience(h.ClientAuth.Audience), Type: oauth.AssertionType(h.ClientAuth.Typ)},
+		Scope:     h.Scope, Resource: h.Resource, Params: h.AuthorizationParam,
 		Timeout: time.Duration(h.HTTPTimeout), Leeway: time.Duration(h.AccessToken.Leeway), Audience: h.AccessToken.Audience,
 		Logger: processLog,
+	}
+	if h.ClientAuth.method() == oauth.AuthClientSecretJWT {
+		cfg.Assertion.Alg = h.ClientAuth.Alg // that of a key is with the key
 	}
 	if secret != nil {
 		cfg.ClientSecret = secret.value
@@ -225,9 +263,9 @@ func readRoots(files []string) (*x509.CertPool, [sha256.Size]byte, error) {
 // Cleanup gives back what Provision took. Requests may still be running: they
 // hold references of their own.
 func (h *Handler) Cleanup() error {
-	if h.release != nil {
-		h.release()
-		h.release = nil
+	for _, release := range slices.Backward(h.release) {
+		release()
 	}
+	h.release = nil
 	return nil
 }

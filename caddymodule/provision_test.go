@@ -60,7 +60,7 @@ func TestConfigErrors(t *testing.T) {
 		`{}`: "issuer", `{"issuer":"https://as.example.com"}`: "client_id", `{"issuer":"https://as.example.com","client_id":"app"}`: "needs a client_secret",
 		`{"issuer":"http://as.example.com","client_id":"app","client_auth":"none"}`:                                 "loopback",
 		`{"issuer":"https://as.example.com","client_id":"app","client_auth":"client_secret_post"}`:                  "needs a client_secret",
-		`{"issuer":"https://as.example.com","client_id":"app","client_auth":"private_key_jwt","client_secret":"x"}`: "client_auth is",
+		`{"issuer":"https://as.example.com","client_id":"app","client_auth":"private_key_jwt","client_secret":"x"}`: "takes no client_secret",
 		`{"issuer":"https://as.example.com","client_id":"app","client_secret":"{env.BFF_TEST_NOT_THERE}"}`:          "client_secret",
 		`{"issuer":"https://as.example.com","client_id":"app","client_secret":"{file./nowhere/at/all}"}`:            "client_secret",
 		`{"issuer":"https://as.example.com","client_id":"app","client_secret":" "}`:                                 "client_secret is empty",
@@ -103,7 +103,7 @@ func TestConfigErrors(t *testing.T) {
 	if err := provision(t, `{`+ok+`}`); err != nil {
 		t.Error(err)
 	}
-	for name, p := range map[string]*caddy.UsagePool{"backends": backends.UsagePool, "rings": keyRings.UsagePool, "managers": managers.UsagePool} {
+	for name, p := range map[string]*caddy.UsagePool{"backends": backends.UsagePool, "rings": keyRings.UsagePool, "managers": managers.UsagePool, "credentials": credentials.UsagePool} {
 		p.Range(func(key, _ any) bool { t.Errorf("%s: %v is left", name, key); return true })
 	}
 }

@@ -36,6 +36,9 @@ func (h *Handler) replaced() []replaced {
 	all := []replaced{
 		text("issuer", &h.Issuer, ""), text("client_id", &h.ClientID, ""), text("public_origin", &h.PublicOrigin, ""), text("name", &h.Name, ""),
 		text("base_path", &h.BasePath, defaultBasePath), text("logout return_to", &h.Logout.ReturnTo, defaultAfterLogout),
+		// A file that is not known yet is some file.
+		text("client_auth key_file", &h.ClientAuth.KeyFile, "unknown"), text("client_auth key_id", &h.ClientAuth.KeyID, ""),
+		text("client_auth certificate", &h.ClientAuth.Certificate, "unknown"), text("client_auth private_key", &h.ClientAuth.PrivateKey, "unknown"),
 		list("scope", &h.Scope), list("resource", &h.Resource), list("trust_ca", &h.TrustCA), list("claims", &h.Claims), list("access_token audience", &h.AccessToken.Audience),
 		list("trusted_origins", &h.TrustedOrigins),
 	}

@@ -41,6 +41,12 @@ func (a *Authority) Pool() *x509.CertPool {
 	return pool
 }
 
+// ServerConfig is the TLS of a loopback server that a certificate of the authority
+// is for.
+func (a *Authority) ServerConfig(clients tls.ClientAuthType) *tls.Config {
+	return &tls.Config{Certificates: []tls.Certificate{a.Issue("server").pair()}, ClientAuth: clients}
+}
+
 // PEM returns the authority's certificate.
 func (a *Authority) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.certificate.Raw})

@@ -62,7 +62,7 @@ func (s *Server) Start(t testing.TB) *Server {
 // to say. It does so at a second port as well, that of Options.MTLSAliases.
 func (s *Server) StartTLS(t testing.TB, a *Authority) *Server {
 	t.Helper()
-	s.tls = &tls.Config{Certificates: []tls.Certificate{a.Issue("as").pair()}, ClientAuth: tls.RequestClientCert}
+	s.tls = a.ServerConfig(tls.RequestClientCert)
 	if s.opts.NoCertificateRequest {
 		s.tls.ClientAuth = tls.NoClientCert
 	}
