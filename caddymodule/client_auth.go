@@ -24,7 +24,8 @@ type ClientAuthOptions struct {
 	// KeyFile is the path of the private key of private_key_jwt: PEM (PKCS#8, SEC
 	// 1 or PKCS#1), a JWK or a JWK Set; RSA of 2048 bits or more, EC or Ed25519. It
 	// is read again when it changes. Of several keys the first signs. The public
-	// keys are served at the endpoint jwks. Placeholders are replaced once, at load.
+	// keys are served at the endpoint jwks, a new one for two minutes before it
+	// signs. Placeholders are replaced once, at load.
 	KeyFile string `json:"key_file,omitempty"`
 	// KeyID is the key that signs, out of a JWK Set, or the name of a key that has
 	// none. Placeholders as in KeyFile. Default: the first key, named by its kid or
@@ -213,7 +214,7 @@ func (a *ClientAuthOptions) newCredentials() (*clientCredentials, error) {
 	}
 	if a.Certificate != "" {
 		c.certificate, err = oauth.NewClientCertificate(oauth.ClientCertificateConfig{
-			CertificateFile: a.Certificate, PrivateKeyFile: a.PrivateKey, Logger: processLog,
+			CertificateFile: a.Certificate, PrivateKeyFile: a.PrivateKey, Published: a.method() == oauth.AuthSelfSignedTLS, Logger: processLog,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("client_auth certificate: %w", err)

@@ -203,15 +203,16 @@ func TestPrivateKeyJWT(t *testing.T) {
 	if got := c.burst(1); got[200] != 1 {
 		t.Fatalf("answers %v", got)
 	}
+	signedBy := func() any {
+		requests := b.as.Requests(astest.Token)
+		header, _ := requests[len(requests)-1].AssertionParts()
+		return header["kid"]
+	}
+	// The new key is published, and the old one signs until everybody knows that.
 	writeKey(t, keyFile, second)
 	time.Sleep(1100 * time.Millisecond)
-	if a := c.do(http.MethodPost, "/bff/refresh", "", script...); a.StatusCode != http.StatusOK {
-		t.Fatalf("with a new key: %d %s", a.StatusCode, a.body)
-	}
-	requests := b.as.Requests(astest.Token)
-	header, _ := requests[len(requests)-1].AssertionParts()
-	if header["kid"] != "two" || header["alg"] != "RS256" {
-		t.Errorf("header %v", header)
+	if a := c.do(http.MethodPost, "/bff/refresh", "", script...); a.StatusCode != http.StatusOK || signedBy() != "one" {
+		t.Fatalf("with a new key in the file: %d %s, signed by %v", a.StatusCode, a.body, signedBy())
 	}
 	if log := b.log(); !strings.Contains(log, "the signing key of the client has changed") {
 		t.Error("the log does not tell of the new key")
@@ -221,6 +222,16 @@ func TestPrivateKeyJWT(t *testing.T) {
 	b.load()
 	if got := kids(t, fetch(t, b.origin()+"/bff/jwks")); got != "two one" {
 		t.Errorf("published after a reload: %s", got)
+	}
+	// A server that takes only the new one: refused once, and no session is lost.
+	b.as.Configure(func(o *astest.Options) { o.AssertionAlgs = []string{"RS256"} })
+	unlucky := b.browser()
+	if a := unlucky.get(unlucky.authorize(unlucky.startLogin("/")), arrive...); a.Header.Get("X-BFF-Error") != codeTokenUnavailable {
+		t.Errorf("a login with the old key: %d %s", a.StatusCode, a.body)
+	}
+	b.browser().login()
+	if signedBy() != "two" {
+		t.Errorf("signed by %v", signedBy())
 	}
 	if a := c.do(http.MethodPost, "/bff/logout", "", script...); a.StatusCode != http.StatusOK {
 		t.Fatalf("%d %s", a.StatusCode, a.body)
@@ -232,7 +243,8 @@ func TestPrivateKeyJWT(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	for _, r := range append(b.as.Requests(astest.Token), b.as.Requests(astest.Revoke)...) {
-		if r.Status != http.StatusOK || r.AuthError != "" || r.ClientAuth != "private_key_jwt" {
+		if _, claims := r.AssertionParts(); claims["aud"] != b.as.Issuer() || r.ClientAuth != "private_key_jwt" ||
+			r.Status != http.StatusOK && r.AuthError != "alg is ES256" {
 			t.Errorf("%s: %d %s %s", r.Endpoint, r.Status, r.ClientAuth, r.AuthError)
 		}
 	}

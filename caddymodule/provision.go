@@ -185,7 +185,7 @@ func (h *Handler) takeCredentials() error {
 		h.credentials = new(clientCredentials)
 		return nil
 	}
-	files, err := json.Marshal([]string{a.KeyFile, a.KeyID, a.Alg, a.Certificate, a.PrivateKey})
+	files, err := json.Marshal([]string{a.Method, a.KeyFile, a.KeyID, a.Alg, a.Certificate, a.PrivateKey})
 	if err != nil {
 		return err
 	}

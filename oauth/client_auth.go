@@ -135,3 +135,21 @@ func (c *Client) addCredentials(ctx context.Context, header http.Header, form ur
 	form.Set("client_id", c.cfg.ClientID)
 	return nil
 }
+
+// refused is told that an endpoint has answered invalid_client: what we
+// authenticate with may be out of date, or may not have arrived.
+func (c *Client) refused(endpoint string) {
+	if c.cfg.SigningKey != nil {
+		c.cfg.SigningKey.rollover.hurry()
+	}
+	if c.certified == nil {
+		return
+	}
+	c.cfg.Certificate.rollover.hurry()
+	if c.cfg.AuthMethod.UsesCertificate() && !c.certified.asked.Load() {
+		c.certified.unasked.Do(func() {
+			c.log.Warn("the authorization server refuses the client and has never asked for its certificate; is there an endpoint that does (mtls_endpoint_aliases)?",
+				"issuer", c.cfg.Issuer, "endpoint", endpoint)
+		})
+	}
+}

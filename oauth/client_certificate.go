@@ -23,6 +23,10 @@ type ClientCertificateConfig struct {
 	// behind it. PrivateKeyFile is a PEM file with its private key; it may be the
 	// same file. Both are read again when they change. Required.
 	CertificateFile, PrivateKeyFile string
+	// Published says that the authorization server knows the certificate by
+	// [ClientCertificate.PublicKeys]. A new one is then shown there for two minutes
+	// before it is used, unless the old one is refused. Default: it is used at once.
+	Published bool
 	// Logger is told when the files change. Default: nothing is logged.
 	Logger *slog.Logger
 }
@@ -30,9 +34,9 @@ type ClientCertificateConfig struct {
 // ClientCertificate is a certificate that the client shows to its authorization
 // server, kept in files that may change at any time. Safe for concurrent use.
 type ClientCertificate struct {
-	cfg       ClientCertificateConfig
-	files     watched[*shownCertificate]
-	published publishedKeys
+	cfg      ClientCertificateConfig
+	files    watched[*shownCertificate]
+	rollover rollover[*shownCertificate]
 }
 
 // shownCertificate is one state of the files.
@@ -53,7 +57,7 @@ func NewClientCertificate(cfg ClientCertificateConfig) (*ClientCertificate, erro
 		return nil, fmt.Errorf("oauth: client certificate: %w", err)
 	}
 	first := c.files.current
-	c.published.replace([]publishedKey{first.published}, time.Now())
+	c.rollover.start(first, []publishedKey{first.published})
 	c.warnExpired(first)
 	return c, nil
 }
@@ -81,9 +85,20 @@ func parseCertificate(contents [][]byte) (*shownCertificate, error) {
 }
 
 func (c *ClientCertificate) changed(s *shownCertificate) {
-	c.published.replace([]publishedKey{s.published}, time.Now())
-	c.files.log.Info("the client certificate has changed", "file", c.cfg.CertificateFile, "not_after", s.pair.Leaf.NotAfter)
+	now := time.Now()
+	from := c.rollover.change(s, s.published.kid, []publishedKey{s.published}, now)
+	if !c.cfg.Published {
+		c.rollover.hurry() // nobody has to get to know it first
+		from = now
+	}
+	c.files.log.Info("the client certificate has changed", "file", c.cfg.CertificateFile, "not_after", s.pair.Leaf.NotAfter, "used_from", from)
 	c.warnExpired(s)
+}
+
+// current returns what is shown now.
+func (c *ClientCertificate) current() *shownCertificate {
+	c.files.value()
+	return c.rollover.current()
 }
 
 func (c *ClientCertificate) warnExpired(s *shownCertificate) {
@@ -97,7 +112,7 @@ func (c *ClientCertificate) warnExpired(s *shownCertificate) {
 // 2.2.2), and for an hour those that were in the files before.
 func (c *ClientCertificate) PublicKeys() []json.RawMessage {
 	c.files.value()
-	return c.published.jwks(time.Now())
+	return c.rollover.published.jwks(time.Now())
 }
 
 var errNotTLS = errors.New("the endpoint is plain http, where no certificate can be shown")
@@ -130,17 +145,6 @@ func newCertifiedTransport(plain *http.Client, certificate *ClientCertificate) (
 	return t, nil
 }
 
-// refused tells the operator, once, why a certificate may have had no effect.
-func (t *certifiedTransport) refused(c *Client, endpoint string) {
-	if t.asked.Load() {
-		return
-	}
-	t.unasked.Do(func() {
-		c.log.Warn("the authorization server refuses the client and has never asked for its certificate; is there an endpoint that does (mtls_endpoint_aliases)?",
-			"issuer", c.cfg.Issuer, "endpoint", endpoint)
-	})
-}
-
 // RoundTrip implements [http.RoundTripper].
 func (t *certifiedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return t.transport().RoundTrip(r)
@@ -156,7 +160,7 @@ func (t *certifiedTransport) CloseIdleConnections() {
 }
 
 func (t *certifiedTransport) transport() *http.Transport {
-	s := t.certificate.files.value()
+	s := t.certificate.current()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if s == t.shown {

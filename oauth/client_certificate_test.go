@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddy-bff/caddy-bff/internal/astest"
@@ -279,5 +280,29 @@ func TestUnusableClientCertificates(t *testing.T) {
 	newCertificate(t, expired)
 	if log.count("has expired") != 1 {
 		t.Error(log.text.String())
+	}
+}
+
+// A self-signed certificate that the server fetches from us is shown there before
+// it is used, and one that an authority has signed is used at once.
+func TestPublishedCertificateWaits(t *testing.T) {
+	t.Parallel()
+	for _, published := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			first, second := astest.SelfSigned("first"), astest.SelfSigned("second")
+			cfg := certificateFiles(t, first)
+			cfg.Published = published
+			c := newCertificate(t, cfg)
+			shown := func() string { return c.current().pair.Leaf.Subject.CommonName }
+			writeCertificate(t, cfg, second)
+			time.Sleep(watchInterval)
+			if got := shown(); got == "first" != published || len(c.PublicKeys()) != 2 {
+				t.Errorf("published %v: shown is %s, of %d", published, got, len(c.PublicKeys()))
+			}
+			time.Sleep(publishedBeforeUse)
+			if got := shown(); got != "second" {
+				t.Errorf("published %v: shown is %s", published, got)
+			}
+		})
 	}
 }

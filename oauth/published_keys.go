@@ -4,6 +4,7 @@
 package oauth
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 	"sync"
@@ -20,8 +21,9 @@ const (
 
 // publishedKey is a public key of ours as a JWK.
 type publishedKey struct {
-	kid string
-	jwk json.RawMessage
+	kid   string
+	jwk   json.RawMessage
+	since time.Time // it was shown without a pause; zero: always
 }
 
 // publishedKeys are our public keys: those in use, and for a while those that
@@ -41,11 +43,36 @@ type retiredKey struct {
 func (p *publishedKeys) replace(keys []publishedKey, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.tidy(now)
 	for _, old := range p.current {
 		p.retired = append(p.retired, retiredKey{old, now.Add(publishedAfterUse)})
 	}
-	p.current = keys
+	p.current = slices.Clone(keys)
+	for i := range p.current {
+		k := &p.current[i]
+		k.since = now
+		for _, old := range p.retired {
+			switch {
+			case old.kid == k.kid && bytes.Equal(old.jwk, k.jwk):
+				k.since = old.since
+			case old.kid == k.kid:
+				k.since = time.Time{} // the old one cannot be shown beside it, so there is nothing to wait for
+			}
+		}
+	}
 	p.tidy(now)
+}
+
+// since returns since when a key in use is shown.
+func (p *publishedKeys) since(kid string) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, k := range p.current {
+		if k.kid == kid {
+			return k.since
+		}
+	}
+	return time.Time{}
 }
 
 // tidy drops what is no longer shown: what is too old, and what has the key ID of

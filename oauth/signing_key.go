@@ -34,18 +34,19 @@ type SigningKeyConfig struct {
 }
 
 // SigningKey is a private key of the client, kept in a file that may change at any
-// time. It signs what the client says to its authorization server. Safe for
-// concurrent use.
+// time. It signs what the client says to its authorization server. A new key signs
+// when its public key has been among [SigningKey.PublicKeys] for two minutes, or
+// when the old one is refused. Safe for concurrent use.
 type SigningKey struct {
-	cfg       SigningKeyConfig
-	file      watched[*signer]
-	published publishedKeys
+	cfg      SigningKeyConfig
+	file     watched[*signer]
+	rollover rollover[*signer]
 }
 
 // signer is what a SigningKey signs with, made of one state of the file.
 type signer struct {
 	key       crypto.Signer
-	alg       string
+	alg, kid  string
 	header    map[string]any // alg and kid, and where there is a certificate its thumbprint
 	published []publishedKey
 }
@@ -60,7 +61,7 @@ func NewSigningKey(cfg SigningKeyConfig) (*SigningKey, error) {
 	if err := k.file.start(); err != nil {
 		return nil, fmt.Errorf("oauth: signing key: %w", err)
 	}
-	k.published.replace(k.file.current.published, time.Now())
+	k.rollover.start(k.file.current, k.file.current.published)
 	return k, nil
 }
 
@@ -99,7 +100,8 @@ func (k *SigningKey) parse(contents [][]byte) (*signer, error) {
 		}
 		s.published = append(s.published, p)
 	}
-	s.header = map[string]any{"alg": s.alg, "kid": s.published[at].kid}
+	s.kid = s.published[at].kid
+	s.header = map[string]any{"alg": s.alg, "kid": s.kid}
 	if sum := list[at].certificate; sum != "" {
 		s.header["x5t#S256"] = sum
 	}
@@ -146,13 +148,19 @@ func (k *privateKey) publish(asked string) (publishedKey, error) {
 
 // changed notes a new state of the file.
 func (k *SigningKey) changed(s *signer) {
-	k.published.replace(s.published, time.Now())
-	k.file.log.Info("the signing key of the client has changed", "file", k.cfg.File, "kid", s.header["kid"], "alg", s.alg)
+	from := k.rollover.change(s, s.kid, s.published, time.Now())
+	k.file.log.Info("the signing key of the client has changed", "file", k.cfg.File, "kid", s.kid, "alg", s.alg, "used_from", from)
+}
+
+// signer returns what signs now.
+func (k *SigningKey) signer() *signer {
+	k.file.value()
+	return k.rollover.current()
 }
 
 // sign makes a JWT of the given type: a client assertion, a request object.
 func (k *SigningKey) sign(typ string, claims map[string]any) (Secret, error) {
-	s := k.file.value()
+	s := k.signer()
 	header := maps.Clone(s.header)
 	if typ != "" {
 		header["typ"] = typ
@@ -161,12 +169,12 @@ func (k *SigningKey) sign(typ string, claims map[string]any) (Secret, error) {
 }
 
 // algorithm returns what the key signs with at the moment.
-func (k *SigningKey) algorithm() string { return k.file.value().alg }
+func (k *SigningKey) algorithm() string { return k.signer().alg }
 
 // PublicKeys returns the public keys as JWKs (RFC 7517 section 4), for a JWK Set
 // that the authorization server fetches: those of the file, and for an hour those
 // that were in it before. None has a private member.
 func (k *SigningKey) PublicKeys() []json.RawMessage {
-	k.file.value() // so that a new key is shown as soon as it may sign
-	return k.published.jwks(time.Now())
+	k.file.value()
+	return k.rollover.published.jwks(time.Now())
 }

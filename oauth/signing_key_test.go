@@ -242,8 +242,17 @@ func TestSigningKeyFileChanges(t *testing.T) {
 			t.Errorf("without a file: kid %v, log %s", kid, log.text.String())
 		}
 
+		// A new key is shown at once, and used when everybody knows it.
 		writeFile(t, path, astest.PrivateKeySet(second))
 		time.Sleep(watchInterval)
+		if kids := k.kids(t); !slices.Equal(kids, []string{"two", "one"}) {
+			t.Errorf("published: %v", kids)
+		}
+		time.Sleep(publishedBeforeUse - time.Second)
+		if kid := k.headerOf(t)["kid"]; kid != "one" || log.count("has changed\" file") != 1 || k.algorithm() != "ES256" {
+			t.Errorf("kid %v, log %s", kid, log.text.String())
+		}
+		time.Sleep(time.Second)
 		if kid := k.headerOf(t)["kid"]; kid != "two" || log.count("has changed\" file") != 1 || k.algorithm() != "EdDSA" {
 			t.Errorf("kid %v, log %s", kid, log.text.String())
 		}
@@ -253,7 +262,7 @@ func TestSigningKeyFileChanges(t *testing.T) {
 		if err := astest.CheckSignature(keySetOf(k.PublicKeys()), old); err != nil {
 			t.Errorf("what the old key signed: %v", err)
 		}
-		time.Sleep(publishedAfterUse / 2)
+		time.Sleep(publishedAfterUse/2 - publishedBeforeUse)
 		writeFile(t, path, astest.PrivateKeySet(third))
 		time.Sleep(publishedAfterUse/2 - time.Second)
 		if kids := k.kids(t); !slices.Equal(kids, []string{"three", "two", "one"}) {
@@ -263,13 +272,18 @@ func TestSigningKeyFileChanges(t *testing.T) {
 		if kids := k.kids(t); !slices.Equal(kids, []string{"three", "two"}) {
 			t.Errorf("published after an hour: %v", kids)
 		}
-		// The key before comes back.
+		// The key before comes back, which everybody knows.
+		k.headerOf(t)
 		writeFile(t, path, astest.PrivateKeySet(second))
 		time.Sleep(2 * time.Second)
 		if kids := k.kids(t); !slices.Equal(kids, []string{"two", "three"}) {
 			t.Errorf("published: %v", kids)
 		}
-		// Another key under the same ID: no two of one set share it.
+		if kid := k.headerOf(t)["kid"]; kid != "two" {
+			t.Errorf("kid %v", kid)
+		}
+		// Another key under the same ID: no two of one set share it, so that it is
+		// used at once.
 		again := *astest.NewKey("ES256", "two")
 		writeFile(t, path, astest.PrivateKeySet(&again))
 		time.Sleep(2 * time.Second)
@@ -311,4 +325,68 @@ func TestSigningKeyConcurrency(t *testing.T) {
 		}
 		wg.Wait()
 	})
+}
+
+// A key that was in the file behind the one in use is known already, and a key
+// that is refused is not used any longer.
+func TestSigningKeyIsUsedAtOnceWhereItCan(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		first, second, third := astest.NewKey("ES256", "one"), astest.NewKey("ES256", "two"), astest.NewKey("ES256", "three")
+		path := keyFile(t, astest.PrivateKeySet(first))
+		k := newSigningKey(t, SigningKeyConfig{File: path})
+		change := func(keys ...*astest.Key) {
+			writeFile(t, path, astest.PrivateKeySet(keys...))
+			time.Sleep(watchInterval)
+		}
+		change(first, second)
+		if kid := k.headerOf(t)["kid"]; kid != "one" || !slices.Equal(k.kids(t), []string{"one", "two"}) {
+			t.Errorf("kid %v, published %v", kid, k.kids(t))
+		}
+		time.Sleep(publishedBeforeUse)
+		change(second, first)
+		if kid := k.headerOf(t)["kid"]; kid != "two" {
+			t.Errorf("kid %v of a key that was published for long", kid)
+		}
+		// Not for long: it waits for the rest of the time.
+		change(second, third)
+		k.kids(t)
+		time.Sleep(publishedBeforeUse / 2)
+		change(third)
+		k.kids(t)
+		time.Sleep(publishedBeforeUse/2 - 3*time.Second)
+		if kid := k.headerOf(t)["kid"]; kid != "two" {
+			t.Errorf("kid %v", kid)
+		}
+		time.Sleep(3 * time.Second)
+		if kid := k.headerOf(t)["kid"]; kid != "three" {
+			t.Errorf("kid %v", kid)
+		}
+
+		// A server to which only the newest key is known.
+		fourth := astest.NewKey("ES256", "four")
+		as := astest.New(astest.Options{AuthMethod: "private_key_jwt", ClientKeys: func() []byte {
+			return keySetOf([]json.RawMessage{mustMarshal(fourth.JWK())})
+		}})
+		c := newClient(t, as, func(cfg *Config) { cfg.AuthMethod, cfg.ClientSecret, cfg.SigningKey = AuthPrivateKeyJWT, nil, k })
+		change(fourth)
+		refresh := RefreshRequest{RefreshToken: Secret(as.Issue("alice", "openid", "").RefreshToken)}
+		if _, err := c.Refresh(t.Context(), refresh); ClassOf(err) != ClassConfiguration {
+			t.Errorf("with the old key: %v", err)
+		}
+		if _, err := c.Refresh(t.Context(), refresh); err != nil {
+			t.Errorf("with the new key: %v %s", err, lastAuthError(as))
+		}
+		if n := as.Count(astest.Token); n != 2 {
+			t.Errorf("%d requests: one was repeated", n)
+		}
+	})
+}
+
+func mustMarshal(v any) json.RawMessage {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return data
 }

@@ -161,8 +161,8 @@ func (c *Client) post(ctx context.Context, endpoint string, form url.Values, lim
 	if e, ok := errors.AsType[*Error](err); ok && e.Status == 0 && !w.sent.Load() {
 		e.Class = ClassNotSent
 	}
-	if a != nil && a.status/100 == 4 && c.cfg.AuthMethod.UsesCertificate() {
-		c.certified.refused(c, endpoint)
+	if a != nil && a.status/100 == 4 && answerError(a).Code == "invalid_client" {
+		c.refused(endpoint)
 	}
 	return a, err
 }
