@@ -12,6 +12,7 @@
 
 import { randomBytes, generateKeyPairSync } from 'node:crypto';
 import { createServer } from 'node:http';
+import { createServer as createTLSServer } from 'node:https';
 import { Provider, errors } from 'oidc-provider';
 
 const settings = {
@@ -21,11 +22,14 @@ const settings = {
   redirectUri: 'http://127.0.0.1:1/bff/callback',
   postLogoutRedirectUri: 'http://127.0.0.1:1/bff/logout/callback',
   audience: 'urn:e2e:api',
+  clientAuthMethod: 'client_secret_basic',
+  jwksUri: '', // of the client
+  mutualTLS: undefined, // { ca, cert, key } in PEM: a second listener asks for client certificates
   ...JSON.parse(process.argv[2] ?? '{}'),
 };
 
 // What the tests ask about, and change.
-const stats = { codes: 0, refreshes: 0, refused: [], reused: 0, revocations: 0, logouts: 0 };
+const stats = { codes: 0, refreshes: 0, refused: [], reused: 0, revocations: 0, logouts: 0, assertions: 0 };
 const issued = []; // every code and token that was handed out, with its kind: nothing of it may be in a log
 let tokenDelay = 0; // milliseconds before a token request is looked at
 
@@ -85,13 +89,60 @@ const signingKey = {
   alg: 'RS256', use: 'sig', kid: randomBytes(8).toString('hex'),
 };
 
-function configuration() {
+// checkAssertion is stricter than the library: the audience is the issuer as a
+// single string, whatever the endpoint; the type says what it is; a minute is enough.
+function checkAssertion(ctx, claims, header) {
+  const now = Date.now() / 1000;
+  const wrong = claims.aud !== ctx.oidc.issuer ? 'aud'
+    : header.typ !== 'client-authentication+jwt' ? 'typ'
+      : claims.exp > now + 60 || !(claims.iat <= now) ? 'exp or iat'
+        : claims.sub !== claims.iss ? 'sub' : undefined;
+  if (wrong) throw new errors.InvalidClientAuth(`client assertion: ${wrong}`);
+  stats.assertions += 1;
+}
+
+// certificate gives that of the client in PEM.
+function certificate(ctx) {
+  const { raw } = ctx.req.socket.getPeerCertificate?.() ?? {};
+  return raw && `-----BEGIN CERTIFICATE-----\n${raw.toString('base64')}\n-----END CERTIFICATE-----\n`;
+}
+
+function mutualTLS(aliases) {
+  if (!aliases) return {};
+  return {
+    mTLS: {
+      enabled: true,
+      certificateBoundAccessTokens: true,
+      tlsClientAuth: true,
+      selfSignedTlsClientAuth: true,
+      getCertificate: certificate,
+      certificateAuthorized: (ctx) => ctx.req.socket.authorized,
+      certificateSubjectMatches: (ctx, property, expected) => property === 'tls_client_auth_subject_dn'
+        && expected === `CN=${ctx.req.socket.getPeerCertificate().subject.CN}`,
+    },
+  };
+}
+
+function configuration(aliases) {
   return {
     adapter: Adapter,
+    clientAuthMethods: [
+      'client_secret_basic', 'client_secret_jwt', 'private_key_jwt', 'none',
+      ...(aliases ? ['tls_client_auth', 'self_signed_tls_client_auth'] : []),
+    ],
+    assertJwtClientAuthClaimsAndHeader: checkAssertion,
+    // The library refuses to fetch from loopback, by a dispatcher of its own.
+    fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
+    ...(aliases && {
+      discovery: { mtls_endpoint_aliases: { token_endpoint: `${aliases}/token`, revocation_endpoint: `${aliases}/token/revocation` } },
+    }),
     clients: [{
       client_id: settings.clientId,
-      client_secret: settings.clientSecret,
-      token_endpoint_auth_method: 'client_secret_basic',
+      token_endpoint_auth_method: settings.clientAuthMethod,
+      ...(settings.clientAuthMethod.startsWith('client_secret') && { client_secret: settings.clientSecret }),
+      ...(settings.jwksUri && { jwks_uri: settings.jwksUri }),
+      ...(settings.clientAuthMethod === 'tls_client_auth' && { tls_client_auth_subject_dn: `CN=${settings.clientId}` }),
+      ...(aliases && { tls_client_certificate_bound_access_tokens: true }),
       grant_types: ['authorization_code', 'refresh_token'],
       response_types: ['code'],
       redirect_uris: [settings.redirectUri],
@@ -113,6 +164,7 @@ function configuration() {
     interactions: { url: (ctx, interaction) => `/test/interaction/${interaction.uid}` },
     features: {
       devInteractions: { enabled: false },
+      ...mutualTLS(aliases),
       revocation: { enabled: true },
       rpInitiatedLogout: { enabled: true },
       resourceIndicators: {
@@ -175,13 +227,22 @@ function answer(res, value) {
   res.end(JSON.stringify(value));
 }
 
+const listen = (server) => new Promise((done) => { server.listen(0, '127.0.0.1', () => done(server.address().port)); });
+
 const server = createServer();
-server.listen(0, '127.0.0.1', () => {
-  const issuer = `http://127.0.0.1:${server.address().port}`;
-  const provider = new Provider(issuer, configuration());
-  watch(provider);
-  const serve = provider.callback();
-  server.on('request', async (req, res) => {
+const servers = [server];
+const issuer = `http://127.0.0.1:${await listen(server)}`;
+let aliases;
+if (settings.mutualTLS) {
+  const { ca, cert, key } = settings.mutualTLS;
+  servers.push(createTLSServer({ ca, cert, key, requestCert: true, rejectUnauthorized: false }));
+  aliases = `https://127.0.0.1:${await listen(servers[1])}`;
+}
+const provider = new Provider(issuer, configuration(aliases));
+watch(provider);
+const serve = provider.callback();
+for (const listener of servers) {
+  listener.on('request', async (req, res) => {
     const { pathname, searchParams } = new URL(req.url, issuer);
     try {
       if (pathname === '/test/stats') {
@@ -206,7 +267,7 @@ server.listen(0, '127.0.0.1', () => {
       res.end();
     }
   });
-  console.log(JSON.stringify({ issuer }));
-});
+}
+console.log(JSON.stringify({ issuer }));
 
 process.stdin.on('end', () => process.exit(0)).resume();

@@ -24,6 +24,17 @@ type authorizationServerSettings struct {
 	RedirectURI           string `json:"redirectUri"`
 	PostLogoutRedirectURI string `json:"postLogoutRedirectUri"`
 	Audience              string `json:"audience"`
+
+	ClientAuthMethod string     `json:"clientAuthMethod,omitempty"` // default: client_secret_basic
+	JWKSURI          string     `json:"jwksUri,omitempty"`          // of the client
+	MutualTLS        *mutualTLS `json:"mutualTLS,omitempty"`        // a second listener, which asks for certificates
+}
+
+// mutualTLS is the TLS of a server, in PEM.
+type mutualTLS struct {
+	CA          string `json:"ca"` // of clients
+	Certificate string `json:"cert"`
+	Key         string `json:"key"`
 }
 
 // authorizationServerStats is what the server has seen.
@@ -34,6 +45,7 @@ type authorizationServerStats struct {
 	Reused      int      `json:"reused"`    // of these: with something that was used before
 	Revocations int      `json:"revocations"`
 	Logouts     int      `json:"logouts"`
+	Assertions  int      `json:"assertions"` // client assertions that passed every check
 }
 
 func startAuthorizationServer(t *testing.T, settings authorizationServerSettings) *authorizationServer {

@@ -23,7 +23,7 @@ import (
 
 const (
 	audience     = "urn:e2e:api"
-	clientSecret = "only-for-these-tests"
+	clientSecret = "only-for-these-tests-and-nothing-else"
 )
 
 // buildCaddy builds the command once for all tests.
@@ -65,6 +65,14 @@ type bench struct {
 
 func newBench(t *testing.T, accessTokenLife time.Duration) *bench {
 	t.Helper()
+	return newBenchWith(t, accessTokenLife, nil)
+}
+
+// newBenchWith is newBench with a client that authenticates in another way:
+// authenticate completes the authorization server's settings, and returns options
+// of bff. Nil: client_secret_basic.
+func newBenchWith(t *testing.T, accessTokenLife time.Duration, authenticate func(*bench, *authorizationServerSettings) string) *bench {
+	t.Helper()
 	node(t, "oidc-provider") // before anything is built
 	if err := os.RemoveAll(outputDirectory(t)); err != nil {
 		t.Fatal(err)
@@ -81,14 +89,19 @@ func newBench(t *testing.T, accessTokenLife time.Duration) *bench {
 	if err := os.WriteFile(secret, []byte(clientSecret), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b.authorizationServer = startAuthorizationServer(t, authorizationServerSettings{
+	settings := authorizationServerSettings{
 		AccessTokenLife:       int(accessTokenLife / time.Second),
 		ClientID:              "e2e",
 		ClientSecret:          clientSecret,
 		RedirectURI:           b.origin + "/bff/callback",
 		PostLogoutRedirectURI: b.origin + "/bff/logout/callback",
 		Audience:              audience,
-	})
+	}
+	credentials := "client_secret {file." + secret + "}"
+	if authenticate != nil {
+		credentials = authenticate(b, &settings)
+	}
+	b.authorizationServer = startAuthorizationServer(t, settings)
 	b.resourceServer.trust(b.authorizationServer.Issuer, audience)
 	caddyfile := fmt.Sprintf(`{
 	admin off
@@ -106,7 +119,7 @@ func newBench(t *testing.T, accessTokenLife time.Duration) *bench {
 	bff {
 		issuer %s
 		client_id e2e
-		client_secret {file.%s}
+		%s
 	}
 	handle /api/* {
 		bff_proxy %s
@@ -115,7 +128,7 @@ func newBench(t *testing.T, accessTokenLife time.Duration) *bench {
 		respond "the application"
 	}
 }
-`, b.origin, b.authorizationServer.Issuer, secret, b.resourceServer.address)
+`, b.origin, b.authorizationServer.Issuer, credentials, b.resourceServer.address)
 	if err := os.WriteFile(filepath.Join(b.dir, "Caddyfile"), []byte(caddyfile), 0o600); err != nil {
 		t.Fatal(err)
 	}
