@@ -93,7 +93,7 @@ func (a *ClientAuthOptions) unmarshalOption(o *options) error {
 	return o.unrecognized()
 }
 
-// method is the configured one, or the one that a secret implies.
+// method is the configured one; with the defaults set, the one that a secret implies.
 func (a *ClientAuthOptions) method() oauth.AuthMethod { return oauth.AuthMethod(a.Method) }
 
 // paths are the options that name files.

@@ -33,7 +33,8 @@ func (h *Handler) hasPublicKeys() bool { return h.publicKeys() != nil }
 // serveJWKS serves the client's JWK Set (RFC 7517 section 5). It may be kept for a
 // minute: a new key has to be seen soon.
 func (hd *handle) serveJWKS(w http.ResponseWriter, r *http.Request) error {
-	body, err := json.Marshal(map[string]any{"keys": hd.bff.publicKeys()()})
+	keys := hd.bff.publicKeys()
+	body, err := json.Marshal(map[string]any{"keys": keys()})
 	if err != nil {
 		return hd.fail(w, r, err)
 	}

@@ -299,7 +299,7 @@ func TestPublishedCertificateWaits(t *testing.T) {
 			if got := shown(); got == "first" != published || len(c.PublicKeys()) != 2 {
 				t.Errorf("published %v: shown is %s, of %d", published, got, len(c.PublicKeys()))
 			}
-			time.Sleep(publishedBeforeUse)
+			time.Sleep(2 * time.Minute)
 			if got := shown(); got != "second" {
 				t.Errorf("published %v: shown is %s", published, got)
 			}
