@@ -51,11 +51,13 @@ func (s *Server) authorize(rec *Request) *response {
 			scope = s.opts.Scope
 		}
 		token := "code-" + random()
+		g := &grant{
+			subject: s.opts.User, scope: scope, nonce: q.Get("nonce"),
+			sid: random(), authTime: time.Now(), resource: q["resource"],
+		}
+		s.grants.all = append(s.grants.all, g)
 		s.grants.codes[token] = &code{
-			grant: &grant{
-				subject: s.opts.User, scope: scope, nonce: q.Get("nonce"),
-				sid: random(), authTime: time.Now(), resource: q["resource"],
-			},
+			grant:       g,
 			redirectURI: redirectURI,
 			challenge:   q.Get("code_challenge"),
 			expiry:      time.Now().Add(s.opts.CodeLifetime),

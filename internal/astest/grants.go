@@ -13,6 +13,7 @@ import (
 
 // grants is what the server has granted so far.
 type grants struct {
+	all       []*grant
 	codes     map[string]*code
 	refresh   map[string]*refreshToken
 	access    map[string]*accessToken
@@ -76,6 +77,7 @@ func (s *Server) Issue(subject, scope, nonce string) Tokens {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := &grant{subject: subject, scope: scope, nonce: nonce, sid: random(), authTime: time.Now()}
+	s.grants.all = append(s.grants.all, g)
 	body := s.tokens(g, target{scope: scope}, "authorization_code", s.newRefreshToken(g))
 	str := func(name string) string { v, _ := body[name].(string); return v }
 	return Tokens{

@@ -187,6 +187,10 @@ func (o *Options) metadata(issuer, mutual string, algs []string) map[string]any 
 		"code_challenge_methods_supported":      []string{"S256"},
 		"subject_types_supported":               []string{"public"},
 		"id_token_signing_alg_values_supported": algs,
+		"backchannel_logout_supported":          true,
+		"backchannel_logout_session_supported":  true,
+		"frontchannel_logout_supported":         true,
+		"frontchannel_logout_session_supported": true,
 	}
 	if !o.NoIssParameter {
 		doc["authorization_response_iss_parameter_supported"] = true
