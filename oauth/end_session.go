@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -47,6 +48,27 @@ func (c *Client) LogoutHintClaim() string {
 		}
 	}
 	return ""
+}
+
+// EndSessionOrigins returns the origins whose pages may hold the frame of a
+// front-channel logout: the issuer's, and that of the end-session endpoint where it
+// is another one and the metadata can be had. They are fit for a header.
+func (c *Client) EndSessionOrigins(ctx context.Context) []string {
+	urls := []string{c.cfg.Issuer}
+	if md, err := c.Metadata(ctx); err == nil && md.EndSessionEndpoint != "" {
+		urls = append(urls, md.EndSessionEndpoint)
+	}
+	var origins []string
+	for _, raw := range urls {
+		u, err := url.Parse(raw)
+		if err != nil || strings.ContainsAny(u.Host, ";,'") { // which Go takes for a host
+			continue
+		}
+		if origin := u.Scheme + "://" + u.Host; !slices.Contains(origins, origin) {
+			origins = append(origins, origin)
+		}
+	}
+	return origins
 }
 
 // EndSessionURL returns the URL that ends the end user's session at the

@@ -5,6 +5,7 @@ package oauth
 
 import (
 	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/caddy-bff/caddy-bff/internal/astest"
@@ -63,5 +64,29 @@ func TestLogoutHintClaim(t *testing.T) {
 		if got := c.LogoutHintClaim(); got != want {
 			t.Errorf("%s: %q, want %q", issuer, got, want)
 		}
+	}
+}
+
+// Pages of the issuer and of the end-session endpoint hold frames, and what the
+// metadata says gets no further into a header. LO-19.
+func TestEndSessionOrigins(t *testing.T) {
+	t.Parallel()
+	for endpoint, want := range map[string]string{
+		"":                              "https://as.test",
+		"https://as.test/logout":        "https://as.test",
+		"https://login.test:8443/x?y=z": "https://as.test https://login.test:8443",
+		"https://a;script-src/logout":   "https://as.test",
+		"https://a,b/logout":            "https://as.test",
+	} {
+		as := astest.New(astest.Options{MetadataDoc: func(doc map[string]any) { doc["end_session_endpoint"] = endpoint }})
+		got := strings.Join(newClient(t, as).EndSessionOrigins(t.Context()), " ")
+		if got != want {
+			t.Errorf("%s: %q, want %q", endpoint, got, want)
+		}
+	}
+	as := astest.New(astest.Options{})
+	as.SetDown(true)
+	if got := newClient(t, as).EndSessionOrigins(t.Context()); len(got) != 1 || got[0] != as.Issuer() {
+		t.Errorf("without metadata: %q", got)
 	}
 }

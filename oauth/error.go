@@ -49,6 +49,10 @@ var (
 	// Connect Core section 12.2). The session must end.
 	ErrSubjectChanged = errors.New("oauth: refreshed ID token names another subject")
 
+	// ErrLogoutToken says that a logout token did not pass validation. The text
+	// holds nothing of the token.
+	ErrLogoutToken = errors.New("oauth: invalid logout token")
+
 	// ErrAccessToken says that an access token did not pass validation.
 	ErrAccessToken = errors.New("oauth: invalid access token")
 

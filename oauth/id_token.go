@@ -164,13 +164,11 @@ func (c *Client) idTokenClaims(ctx context.Context, raw Secret, patience time.Du
 	if s.typ != "" && !s.isType("jwt") {
 		return nil, claims{}, fmt.Errorf("%w: typ is not that of an ID token", ErrIDToken)
 	}
-	md, err := c.Metadata(ctx)
-	if err != nil {
-		return nil, claims{}, fmt.Errorf("%w: %w", ErrKeysUnavailable, err)
-	}
-	if algs := md.IDTokenSigningAlgValuesSupported; len(algs) > 0 && !slices.Contains(algs, s.alg) &&
-		(s.alg != "EdDSA" || !slices.Contains(algs, "Ed25519")) {
-		return nil, claims{}, fmt.Errorf("%w: signature algorithm is none of the authorization server's", ErrIDToken)
+	if err := c.checkSigningAlg(ctx, s); err != nil {
+		if errors.Is(err, ErrKeysUnavailable) {
+			return nil, claims{}, err
+		}
+		return nil, claims{}, fmt.Errorf("%w: %w", ErrIDToken, err)
 	}
 	if _, err := c.keys.verify(ctx, s, patience); err != nil {
 		if errors.Is(err, ErrKeysUnavailable) {
@@ -183,6 +181,20 @@ func (c *Client) idTokenClaims(ctx context.Context, raw Secret, patience time.Du
 		return nil, claims{}, fmt.Errorf("%w: %w", ErrIDToken, err)
 	}
 	return s, cl, nil
+}
+
+// checkSigningAlg refuses an algorithm that the metadata does not name for ID
+// tokens, and so for logout tokens. Errors may wrap [ErrKeysUnavailable].
+func (c *Client) checkSigningAlg(ctx context.Context, s *signed) error {
+	md, err := c.Metadata(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrKeysUnavailable, err)
+	}
+	if algs := md.IDTokenSigningAlgValuesSupported; len(algs) > 0 && !slices.Contains(algs, s.alg) &&
+		(s.alg != "EdDSA" || !slices.Contains(algs, "Ed25519")) {
+		return errors.New("signature algorithm is none of the authorization server's")
+	}
+	return nil
 }
 
 // idToken checks the claims that every ID token has to have.

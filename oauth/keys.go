@@ -76,6 +76,7 @@ type keySet struct {
 	refetchAt time.Time     // earliest next fetch for an unknown key
 	refetches int           // fetches for unknown keys in a row that brought no news
 	wanted    bool          // the fetch under way is one for an unknown key
+	unaskedAt time.Time     // earliest next fetch for a token that anybody may have sent
 	flight    chan struct{} // closed when the fetch under way has ended; nil: none
 }
 
@@ -119,6 +120,50 @@ func (ks *keySet) verify(ctx context.Context, s *signed, patience time.Duration)
 		return newer.generation, nil
 	}
 	return newer.generation, errSignature
+}
+
+// verifyUnasked is verify for a token that nobody asked for, issued at a moment
+// that it tells itself. Whoever sends made-up ones gets one fetch in refetchEvery,
+// which is not taken from those that a login has. Keys that were fetched after the
+// token was made are the last word on it. Errors: errSignature;
+// [ErrKeysUnavailable], also while newer keys cannot be asked for.
+func (ks *keySet) verifyUnasked(ctx context.Context, s *signed, issued time.Time) error {
+	k, err := ks.get(ctx)
+	if err != nil {
+		return err
+	}
+	if k.verify(s) {
+		return nil
+	}
+	ks.mu.Lock()
+	now := time.Now()
+	if ks.flight == nil && !now.Before(ks.unaskedAt) {
+		ks.unaskedAt = now.Add(refetchEvery)
+		ks.start()
+	}
+	flight := ks.flight
+	ks.mu.Unlock()
+	if flight == nil && !k.fetched.Before(issued) {
+		return errSignature
+	}
+	if flight == nil {
+		return errNewerKeys
+	}
+	select {
+	case <-flight:
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", errNewerKeys, notSent(ctx.Err()))
+	}
+	newer := ks.current.Load()
+	switch {
+	case newer == k:
+		ks.mu.Lock()
+		defer ks.mu.Unlock()
+		return fmt.Errorf("%w: %w", errNewerKeys, ks.failure)
+	case newer.verify(s):
+		return nil
+	}
+	return errSignature
 }
 
 // get returns the key set, and fetches it when there is none that may be used.
