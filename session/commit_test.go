@@ -100,12 +100,12 @@ func TestLogoutWhileTokensWaitToBeStored(t *testing.T) {
 		b.refuseCommits(false)
 		time.Sleep(5 * time.Second)
 		b.ended(br, session.ReasonLoggedOut)
-		for _, r := range b.as.Requests(astest.Revoke) {
+		for _, r := range b.revoked("refresh_token") {
 			if b.as.RefreshTokenLive(r.Token) {
 				t.Error("a refresh token is alive")
 			}
 		}
-		if n := b.as.Count(astest.Revoke); n != 2 {
+		if n := len(b.revoked("refresh_token")); n != 2 {
 			t.Errorf("%d revocations, want those of both generations", n)
 		}
 	})
@@ -219,7 +219,7 @@ func TestSpool(t *testing.T) {
 			last.ended(br, session.ReasonLoggedOut)
 			time.Sleep(time.Second)
 			revoked := map[string]bool{}
-			for _, r := range last.as.Requests(astest.Revoke) {
+			for _, r := range last.revoked("refresh_token") {
 				revoked[r.Token] = true
 			}
 			if len(revoked) != 2 {

@@ -177,7 +177,7 @@ func TestLogoutDuringRefresh(t *testing.T) {
 				}
 				b.ended(br, session.ReasonLoggedOut)
 				time.Sleep(5 * time.Second)
-				revoked := b.as.Requests(astest.Revoke)
+				revoked := b.revoked("refresh_token")
 				if len(revoked) != tc.revocations {
 					t.Errorf("%d revocations, want %d", len(revoked), tc.revocations)
 				}
@@ -419,7 +419,7 @@ func TestUnusableAnswerIsRevoked(t *testing.T) {
 		time.Sleep(time.Minute)
 		b.ended(br, session.ReasonRefreshToken)
 		time.Sleep(time.Second)
-		presented, revoked := b.as.RefreshRequests(), b.as.Requests(astest.Revoke)
+		presented, revoked := b.as.RefreshRequests(), b.revoked("refresh_token")
 		if len(revoked) != 1 || revoked[0].Token != presented[0].Token || b.as.RefreshTokenLive(revoked[0].Token) {
 			t.Errorf("revoked: %d tokens", len(revoked))
 		}

@@ -48,7 +48,7 @@ func TestSessionsOfAUserAreBounded(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		time.Sleep(time.Second)
-		if n := b.as.Count(astest.Revoke); n != 1 {
+		if n := len(b.revoked("refresh_token")); n != 1 {
 			t.Errorf("%d revocations; one cookie was seen", n)
 		}
 		for range 2 {
@@ -57,7 +57,7 @@ func TestSessionsOfAUserAreBounded(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		revoked := b.as.Requests(astest.Revoke)
+		revoked := b.revoked("refresh_token")
 		for _, r := range revoked {
 			if b.as.RefreshTokenLive(r.Token) {
 				t.Error("a refresh token is alive")
@@ -122,7 +122,7 @@ func TestTombstoneIsSeenByOthers(t *testing.T) {
 		a.login(browser{})
 		b.ended(first, session.ReasonLimit)
 		time.Sleep(time.Second)
-		if revoked := a.as.Requests(astest.Revoke); len(revoked) != 1 || a.as.RefreshTokenLive(revoked[0].Token) {
+		if revoked := a.revoked("refresh_token"); len(revoked) != 1 || a.as.RefreshTokenLive(revoked[0].Token) {
 			t.Errorf("%d revocations", len(revoked))
 		}
 	})

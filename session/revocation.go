@@ -22,20 +22,33 @@ const maxRevocations = 16
 const revokeLimit = 2 * time.Minute
 
 // revokeLater revokes tokens that no session holds, in the background.
-func (m *Manager) revokeLater(refresh, access oauth.Secret) {
-	m.cfg.Backend.detach(func(ctx context.Context) { m.revoke(ctx, refresh, access) }, revokeLimit, func() {})
+func (m *Manager) revokeLater(refresh oauth.Secret, access ...oauth.Secret) {
+	m.cfg.Backend.detach(func(ctx context.Context) { m.revoke(ctx, refresh, access...) }, revokeLimit, func() {})
 }
 
-// revoke revokes the tokens of a session that is over (RFC 7009): the refresh
-// token, with which servers let go of the grant, or the access token where there
-// is none. It reports false when that may be worth another try.
-func (m *Manager) revoke(ctx context.Context, refresh, access oauth.Secret) (done bool) {
-	if m.cfg.KeepTokensAtEnd || refresh == "" && access == "" {
+// revoke revokes the tokens of a session that is over (RFC 7009): first the refresh
+// token, with which most servers let go of the grant, then what it would leave to
+// whoever has an access token. It reports false when that may be worth another try.
+func (m *Manager) revoke(ctx context.Context, refresh oauth.Secret, access ...oauth.Secret) (done bool) {
+	if m.cfg.KeepTokensAtEnd {
 		return true
 	}
-	token, hint := refresh, "refresh_token"
+	if !m.revokeOne(ctx, refresh, "refresh_token") {
+		return false
+	}
+	for _, token := range access {
+		if !m.revokeOne(ctx, token, "access_token") {
+			return false
+		}
+	}
+	return true
+}
+
+// revokeOne revokes a token; that there is none is done. Where the server says when
+// to come back, that is when the next attempt is made.
+func (m *Manager) revokeOne(ctx context.Context, token oauth.Secret, hint string) (done bool) {
 	if token == "" {
-		token, hint = access, "access_token"
+		return true
 	}
 	for i := 0; ; i++ {
 		err := m.revokeNow(ctx, token, hint)
@@ -45,7 +58,7 @@ func (m *Manager) revoke(ctx context.Context, refresh, access oauth.Secret) (don
 		class := oauth.ClassOf(err)
 		again := class == oauth.ClassOutage || class == oauth.ClassAmbiguous || class == oauth.ClassNotSent
 		if !again || i == len(revokePauses) || m.cfg.Backend.pause(ctx, max(revokePauses[i], retryAfter(err))) != nil {
-			m.cfg.Logger.Warn("a token of a session that is over could not be revoked", "error", err)
+			m.cfg.Logger.Warn("a token of a session that is over could not be revoked", "token_type", hint, "error", err)
 			// Who refuses this client may not do so for ever; everything else is an answer.
 			return !again && class != oauth.ClassConfiguration
 		}
@@ -61,6 +74,16 @@ func (m *Manager) revokeNow(ctx context.Context, token oauth.Secret, hint string
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// live gives the access tokens that have not expired, as far as that is known.
+func (t *tokens) live(now time.Time) (access []oauth.Secret) {
+	for _, a := range append([]*accessToken{t.accessToken}, t.narrow...) {
+		if a.accessExpiry.IsZero() || now.Before(a.accessExpiry) {
+			access = append(access, a.access)
+		}
+	}
+	return access
 }
 
 var errEnding = errors.New("the process ends")

@@ -66,7 +66,7 @@ func (s *Session) redeem(rec *Record) {
 	s.m.cfg.Backend.detach(func(ctx context.Context) {
 		defer e.redeeming.Store(false)
 		t, _, err := s.m.unseal(ctx, s, rec)
-		if err != nil || !s.m.revoke(ctx, t.refresh, t.access) {
+		if err != nil || !s.m.revoke(ctx, t.refresh, t.live(time.Now())...) {
 			e.redeemNext.Store(time.Now().Add(redeemPause).UnixNano())
 			return // not of this cookie or key, or to be tried again; it was logged
 		}

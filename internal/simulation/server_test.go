@@ -174,8 +174,8 @@ func (s *server) serve(c *call, path string, form url.Values, m serverMode) *rep
 			if s.w.plan.revokesGrant {
 				s.revoke(c.token.fam)
 			}
-		} else if a := s.access[form.Get("token")]; a != nil {
-			s.revoke(a.fam)
+		} else if a := s.access[form.Get("token")]; a != nil && a.revoked.IsZero() {
+			a.revoked = time.Now() // it alone, as most servers do
 		}
 		return &reply{status: http.StatusOK, header: http.Header{}}
 	case c.code:
