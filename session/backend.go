@@ -70,6 +70,18 @@ type openedStore struct {
 	observer  StoreObserver
 }
 
+// fresh is Load past the store's local copies.
+func (s *openedStore) fresh(ctx context.Context, key Key) (*Record, error) {
+	c, ok := s.Store.(Caching)
+	if !ok {
+		return s.Load(ctx, key)
+	}
+	began := time.Now()
+	rec, err := c.Fresh(ctx, key)
+	s.called(StoreLoad, began, err)
+	return rec, err
+}
+
 // watch gives a channel that is closed when the record of key may have changed;
 // nil where the store does not tell, or is not open. glance is after how long
 // without a word to look at the record all the same.

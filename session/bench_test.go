@@ -5,6 +5,7 @@ package session_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -248,8 +249,29 @@ type faultyStore struct {
 
 	mu      sync.Mutex
 	fail    error
+	loads   error                                 // of Load alone
 	replace func(old, next *session.Record) error // called before Replace
+	create  func(rec *session.Record)             // called before Create
+	remove  func() error                          // called before Delete
 	writes  int
+}
+
+func (f *faultyStore) setFailLoads(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.loads = err
+}
+
+func (f *faultyStore) onCreate(hook func(rec *session.Record)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.create = hook
+}
+
+func (f *faultyStore) onDelete(hook func() error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.remove = hook
 }
 
 func (f *faultyStore) Exclusive() bool { return f.exclusive }
@@ -275,15 +297,44 @@ func (f *faultyStore) onReplace(hook func(old, next *session.Record) error) {
 }
 
 func (f *faultyStore) Load(ctx context.Context, key session.Key) (*session.Record, error) {
-	if err := f.failing(); err != nil {
+	f.mu.Lock()
+	err := cmp.Or(f.fail, f.loads)
+	f.mu.Unlock()
+	if err != nil {
 		return nil, err
 	}
 	return f.Store.Load(ctx, key)
 }
 
-func (f *faultyStore) Create(ctx context.Context, rec *session.Record) error {
+func (f *faultyStore) Find(ctx context.Context, index session.IndexKey) ([]session.Key, error) {
 	if err := f.failing(); err != nil {
+		return nil, err
+	}
+	return f.Store.Find(ctx, index)
+}
+
+func (f *faultyStore) Delete(ctx context.Context, key session.Key) error {
+	f.mu.Lock()
+	err, hook := f.fail, f.remove
+	f.mu.Unlock()
+	if err == nil && hook != nil {
+		err = hook()
+	}
+	if err != nil {
 		return err
+	}
+	return f.Store.Delete(ctx, key)
+}
+
+func (f *faultyStore) Create(ctx context.Context, rec *session.Record) error {
+	f.mu.Lock()
+	err, hook := f.fail, f.create
+	f.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if hook != nil {
+		hook(rec)
 	}
 	return f.Store.Create(ctx, rec)
 }

@@ -47,6 +47,9 @@ func (f *flight) land(o *opened, began time.Time, answer *oauth.TokenResponse) e
 		}
 		switch {
 		case err == nil:
+			if err := f.fence(ctx, o, began, fresh); err != nil {
+				return err
+			}
 			f.e.recovered()
 			f.e.recoveredFor(f.to)
 			f.result = f.brought()
@@ -91,6 +94,30 @@ func (f *flight) land(o *opened, began time.Time, answer *oauth.TokenResponse) e
 	}
 }
 
+// fence ends a session that a refresh gave another sid, when the authorization
+// server has ended that one meanwhile: its logout did not find this session yet.
+func (f *flight) fence(ctx context.Context, o *opened, began time.Time, fresh *tokens) error {
+	if fresh.sid == "" || fresh.sid == o.facts.sid {
+		return nil
+	}
+	store, err := f.m.cfg.Backend.current(ctx)
+	if err == nil {
+		now := *o.facts
+		now.follow(fresh.sid)
+		err = f.m.endedMeanwhile(ctx, store, &now, fresh.idIssued, began)
+	}
+	switch {
+	case over(err):
+		if endErr := f.s.end(ctx, ReasonRevoked); endErr != nil {
+			return endErr
+		}
+		return err
+	case err != nil:
+		f.m.cfg.Logger.Warn("a session has another sid now, and it is not known whether that has been signed out", "session", f.s.key.short(), "error", err)
+	}
+	return nil
+}
+
 // unusable ends a session whose refresh token is spent for tokens that it cannot
 // take.
 func (f *flight) unusable(ctx context.Context, o *opened, answer *oauth.TokenResponse, why error) error {
@@ -113,8 +140,10 @@ func (f *flight) seal(ctx context.Context, o *opened, fresh *tokens) (*result, e
 	if !fresh.refreshEnd.IsZero() {
 		facts.refreshEnd = fresh.refreshEnd
 	}
+	facts.follow(fresh.sid)
 	rec := o.rec.Next()
 	rec.Gen++
+	rec.Index = r.indexOf(f.m.cfg.ClientID, &facts)
 	if err := f.s.site.sealInto(rec, r, f.s.ticket.secret[:], fresh, &facts); err != nil {
 		return nil, err
 	}
@@ -165,7 +194,11 @@ func (f *flight) replace(ctx context.Context, o *opened, res *result, room bool)
 // succeeds reports that r is the generation after that of cur.
 func (r *Record) succeeds(cur *Record) bool { return r.Gen == cur.Gen+1 }
 
-// adopt makes r, not yet stored, carry the tokens of res and no attempt.
+// adopt makes r, not yet stored, carry the tokens of res and no attempt, and be found
+// as res is, unless it is a tombstone.
 func (r *Record) adopt(res *Record) {
 	r.Gen, r.Facts, r.Tokens, r.Attempt = res.Gen, res.Facts, res.Tokens, nil
+	if r.Ended == "" {
+		r.Index = res.Index
+	}
 }

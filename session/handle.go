@@ -212,7 +212,7 @@ func (s *Session) writeLastSeen(ctx context.Context, at time.Time) error {
 			return nil
 		}
 		facts := *o.facts
-		next.Index = r.indexOf(&facts)
+		next.Index = r.indexOf(s.m.cfg.ClientID, &facts)
 		return s.site.sealInto(next, r, s.ticket.secret[:], o.tokens, &facts)
 	})
 }

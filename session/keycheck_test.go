@@ -55,6 +55,12 @@ func TestKeyMismatch(t *testing.T) {
 			t.Errorf("its response was spent: %v", err)
 		}
 		right.mustToken(br)
+		if _, err := wrong.m.BackchannelLogout(t.Context(), wrong.logoutToken("alice", "")); !errors.As(err, &mismatch) {
+			t.Errorf("sessions that cannot be found were promised to be over: %v", err)
+		}
+		if _, err := wrong.m.FrontchannelLogout(t.Context(), wrong.as.Issuer(), "sid"); !errors.As(err, &mismatch) {
+			t.Errorf("front-channel: %v", err)
+		}
 
 		wrong.reload(key)
 		wrong.accepted()

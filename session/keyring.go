@@ -78,6 +78,7 @@ type KeyRing struct {
 	logger *slog.Logger
 	loaded atomic.Pointer[ring]
 	read   atomic.Int64 // unix nanoseconds of the last look at the source
+	sure   atomic.Int64 // of the last one that succeeded
 
 	mu sync.Mutex
 }
@@ -129,6 +130,18 @@ func (k *KeyRing) current(ctx context.Context) (*ring, error) {
 	return fresh, err
 }
 
+// certain is current, but it fails when the source has not been read for longer
+// than ringStale: whoever has to find what others have indexed needs their keys.
+func (k *KeyRing) certain(ctx context.Context) (*ring, error) {
+	r, err := k.current(ctx)
+	if err != nil || time.Since(time.Unix(0, k.sure.Load())) < ringStale {
+		return r, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.look(ctx)
+}
+
 func (k *KeyRing) check() {
 	if err := k.Reload(context.Background()); err != nil {
 		k.complain(err)
@@ -161,6 +174,7 @@ func (k *KeyRing) look(ctx context.Context) (*ring, error) {
 	if err != nil {
 		return nil, unavailable(err)
 	}
+	k.sure.Store(time.Now().UnixNano())
 	if old := k.loaded.Load(); old != nil && old.equal(r) {
 		return old, nil
 	}
@@ -220,26 +234,31 @@ func (r *ring) find(id keyID) *ringKey {
 	return nil
 }
 
-// indexKeys gives the index key of a value under each distinct root: new
-// records carry the first, look-ups try all.
-func (r *ring) indexKeys(kind, issuer, value string) []IndexKey {
+// indexKeys gives the index key of values under each distinct root: new records
+// carry the first, look-ups try all.
+func (r *ring) indexKeys(kind string, values ...string) []IndexKey {
 	var out []IndexKey
 	for i, k := range r.keys {
 		if slices.ContainsFunc(r.keys[:i], func(earlier *ringKey) bool { return hmac.Equal(k.index, earlier.index) }) {
 			continue
 		}
 		mac := hmac.New(sha256.New, k.index)
-		mac.Write(bind(kind, issuer, value))
+		mac.Write(bind(append([]string{kind}, values...)...))
 		out = append(out, IndexKey(mac.Sum(nil)))
 	}
 	return out
 }
 
-// indexOf gives the keys under which a session is found.
-func (r *ring) indexOf(f *facts) []IndexKey {
-	index := r.indexKeys("sub", f.issuer, f.subject)[:1]
+// indexOf gives the keys under which a session of a client is found, that of the
+// end user first. The client is part of them: the authorization server tells each
+// of its clients of a logout, and what is found belongs to all sites of one.
+func (r *ring) indexOf(clientID string, f *facts) []IndexKey {
+	index := r.indexKeys("sub", f.issuer, clientID, f.subject)[:1]
 	if f.sid != "" {
-		index = append(index, r.indexKeys("sid", f.issuer, f.sid)[0])
+		index = append(index, r.indexKeys("sid", f.issuer, clientID, f.sid)[0])
+	}
+	if f.loginSID != "" {
+		index = append(index, r.indexKeys("sid", f.issuer, clientID, f.loginSID)[0])
 	}
 	return index
 }

@@ -32,16 +32,9 @@ func (m *Manager) endIdlest(ctx context.Context, s *Session) error {
 	if err != nil {
 		return err
 	}
-	var keys []Key
-	for _, index := range r.indexKeys("sub", m.cfg.Issuer, s.Subject()) {
-		found, err := store.Find(ctx, index)
-		if err != nil {
-			return err
-		}
-		keys = append(keys, found...)
-	}
-	if len(keys) <= m.cfg.MaxPerUser {
-		return nil
+	keys, err := find(ctx, store, r.indexKeys("sub", m.cfg.Issuer, m.cfg.ClientID, s.Subject()))
+	if err != nil || len(keys) <= m.cfg.MaxPerUser {
+		return err
 	}
 	var others []*Record
 	for _, key := range keys {
@@ -49,7 +42,7 @@ func (m *Manager) endIdlest(ctx context.Context, s *Session) error {
 		if err != nil || key == s.key || rec.Ended != "" {
 			continue
 		}
-		// Other applications of the same user may share the store.
+		// Each site of the client counts for itself.
 		if _, err := s.site.unsealFacts(rec, r); err == nil {
 			others = append(others, rec)
 		}
@@ -57,7 +50,7 @@ func (m *Manager) endIdlest(ctx context.Context, s *Session) error {
 	slices.SortFunc(others, func(a, b *Record) int { return a.LastSeen.Compare(b.LastSeen) })
 	for len(others) >= m.cfg.MaxPerUser {
 		m.cfg.Observer.LimitReached(LimitUserSessions)
-		if _, err := m.endUnseen(ctx, store, others[0], ReasonLimit); err != nil {
+		if _, err := m.endUnseen(ctx, store, others[0], ReasonLimit, tokensKept); err != nil {
 			return err
 		}
 		others = others[1:]

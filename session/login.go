@@ -367,7 +367,7 @@ func (m *Manager) create(ctx context.Context, site *Site, req *http.Request, l *
 	}
 	rec := &Record{
 		Key: made.key(), Rev: 1, Gen: 1, LastSeen: now, Expiry: m.recordExpiry(now, f.lifetimeEnd),
-		Index: r.indexOf(f),
+		Index: r.indexOf(m.cfg.ClientID, f),
 	}
 	if err := site.sealInto(rec, r, made.secret[:], t, f); err != nil {
 		return nil, nil, err
@@ -381,6 +381,13 @@ func (m *Manager) create(ctx context.Context, site *Site, req *http.Request, l *
 			return nil, nil, err
 		}
 		return nil, nil, unavailable(err)
+	}
+	// The record is there before this question, so a logout that comes later finds it.
+	if err := m.endedMeanwhile(ctx, store, f, id.IssuedAt, began); err != nil {
+		if deleteErr := store.Delete(ctx, rec.Key); deleteErr != nil {
+			m.cfg.Logger.Warn("a session whose cookie nobody got stays until it expires", "session", rec.Key.short(), "error", deleteErr)
+		}
+		return nil, nil, err
 	}
 	s := &Session{m: m, site: site, ticket: made, key: rec.Key}
 	o := &opened{rec: rec, site: site, secret: made.secret, tokens: t, facts: f}

@@ -98,6 +98,8 @@ type Manager struct {
 	opaque    atomic.Bool  // it was logged that access tokens are judged by expiry
 	crowded   atomic.Bool  // it was logged that a record has no room for all access tokens
 	served    atomic.Int64 // unix nanoseconds of the last good answer of the token endpoint
+
+	backchannel, frontchannel pace
 }
 
 var nameForm = regexp.MustCompile(`^[A-Za-z0-9_-]{0,64}$`)

@@ -37,6 +37,7 @@ const (
 	LimitCallQueue       Limit = "call_queue"       // of those that wait; one was turned away
 	LimitForcedRefreshes Limit = "forced_refreshes" // by refusals of a resource server
 	LimitRefreshRequests Limit = "refresh_requests" // by the application
+	LimitLogouts         Limit = "logouts"          // that the authorization server asked for; one was sent away
 	LimitLogLines        Limit = "log_lines"        // of a kind; one was left out
 )
 
@@ -44,7 +45,7 @@ const (
 func Limits() []Limit {
 	return []Limit{
 		LimitUserSessions, LimitRecordSize, LimitPendingLogins, LimitStore, LimitSessionWaiters, LimitWaiters,
-		LimitCalls, LimitCallQueue, LimitForcedRefreshes, LimitRefreshRequests, LimitLogLines,
+		LimitCalls, LimitCallQueue, LimitForcedRefreshes, LimitRefreshRequests, LimitLogouts, LimitLogLines,
 	}
 }
 

@@ -29,7 +29,7 @@ func (f *flight) successor(ctx context.Context, o *opened, began time.Time, answ
 	if f.trigger == TriggerRequest {
 		fresh.narrow, fresh.floor = nil, token.gen // whoever asks for new rights wants them everywhere
 	}
-	fresh.refreshEnd = answer.RefreshExpiry
+	fresh.refreshEnd, fresh.sid, fresh.idIssued = answer.RefreshExpiry, "", time.Time{}
 	if answer.RefreshToken != "" {
 		fresh.refresh = answer.RefreshToken
 	}
@@ -49,5 +49,6 @@ func (f *flight) successor(ctx context.Context, o *opened, began time.Time, answ
 		return fresh, nil
 	}
 	fresh.id, fresh.claims = answer.IDToken, mergeClaims(old.claims, id.Claims)
+	fresh.sid, fresh.idIssued = id.SID, id.IssuedAt
 	return fresh, nil
 }

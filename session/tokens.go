@@ -22,6 +22,8 @@ type tokens struct {
 
 	refresh, id oauth.Secret
 	refreshEnd  time.Time    // of the refresh token, as its answer told; goes into the facts
+	sid         string       // of the ID token that came with the last refresh, as that told; goes into the facts
+	idIssued    time.Time    // of that ID token
 	nonce       oauth.Secret // of the login's ID token (OIDC Core section 12.2)
 	claims      map[string]any
 	loginState  []byte // digest of the state of the login that made the session
@@ -37,7 +39,8 @@ type tokens struct {
 type facts struct {
 	issuer    string
 	subject   string
-	sid       string
+	sid       string // of the newest ID token that has one
+	loginSID  string // that of the login, where it was another
 	userAgent string
 	created   time.Time
 	authTime  time.Time
@@ -49,6 +52,21 @@ type facts struct {
 	accessEnd time.Time
 	gen       uint64
 	digest    [sha256.Size]byte // of the sealed tokens part
+}
+
+// follow takes over the sid of a refreshed ID token, if it has one. That of the
+// login goes on to name the session: whoever signs it out may know no other.
+func (f *facts) follow(sid string) {
+	if sid == "" || sid == f.sid {
+		return
+	}
+	if f.loginSID == "" {
+		f.loginSID = f.sid
+	}
+	f.sid = sid
+	if f.sid == f.loginSID {
+		f.loginSID = ""
+	}
 }
 
 // The wire forms are separate types on purpose: an oauth.Secret marshals as its
@@ -84,6 +102,7 @@ type factsWire struct {
 	LifetimeEnd int64  `json:"end"`
 	RefreshEnd  int64  `json:"rt_end,omitempty"`
 	AccessEnd   int64  `json:"at_end,omitempty"`
+	LoginSID    string `json:"login_sid,omitempty"`
 	Gen         uint64 `json:"gen"`
 	Digest      []byte `json:"digest"`
 }
@@ -130,7 +149,8 @@ func (s *Site) sealInto(rec *Record, r *ring, secret []byte, t *tokens, f *facts
 		Created: milliseconds(f.created), AuthTime: milliseconds(f.authTime),
 		LifetimeEnd: milliseconds(f.lifetimeEnd),
 		RefreshEnd:  milliseconds(f.refreshEnd), AccessEnd: milliseconds(f.accessEnd),
-		Gen: f.gen, Digest: f.digest[:],
+		LoginSID: f.loginSID,
+		Gen:      f.gen, Digest: f.digest[:],
 	})
 	if err != nil {
 		return fmt.Errorf("encoding facts: %w", err)
@@ -187,7 +207,7 @@ func (s *Site) unsealFacts(rec *Record, r *ring) (*facts, error) {
 		return nil, fmt.Errorf("%w: %w", errSealed, err)
 	}
 	f := &facts{
-		issuer: w.Issuer, subject: w.Subject, sid: w.SID, userAgent: w.UserAgent,
+		issuer: w.Issuer, subject: w.Subject, sid: w.SID, loginSID: w.LoginSID, userAgent: w.UserAgent,
 		created: fromMilliseconds(w.Created), authTime: fromMilliseconds(w.AuthTime),
 		lifetimeEnd: fromMilliseconds(w.LifetimeEnd),
 		refreshEnd:  fromMilliseconds(w.RefreshEnd), accessEnd: fromMilliseconds(w.AccessEnd),

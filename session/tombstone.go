@@ -28,19 +28,38 @@ func (r *Record) entomb(reason Reason, keep time.Time) {
 // empty makes rec, not yet stored, one without tokens.
 func (r *Record) empty() { r.Facts, r.Tokens = nil, nil }
 
-// endUnseen ends a session without its cookie, which alone opens its tokens: they
-// are revoked when it is seen again. It reports false when the session was over already.
-func (m *Manager) endUnseen(ctx context.Context, store Store, rec *Record, reason Reason) (bool, error) {
+// leftover is what becomes of the tokens of a session that ends without its cookie,
+// which alone opens them.
+type leftover int
+
+const (
+	tokensKept    leftover = iota // sealed, until the cookie is seen again: then they are revoked
+	tokensRevoked                 // at once, where this process has them open; else as tokensKept
+	tokensDropped                 // nobody revokes them
+)
+
+// endUnseen ends a session without its cookie. It reports false when the session
+// was over already.
+func (m *Manager) endUnseen(ctx context.Context, store Store, rec *Record, reason Reason, left leftover) (bool, error) {
 	for {
 		next := rec.Next()
 		next.entomb(reason, rec.Expiry)
+		if left == tokensDropped {
+			next.empty()
+		}
 		err := store.Replace(ctx, rec, next)
 		if err == nil {
 			e := m.cfg.Backend.live.of(rec.Key)
+			known := e.opened.Load()
 			e.look(next)
 			e.over(reason)
 			m.cfg.Logger.Info("session ended", "session", rec.Key.short(), "reason", reason)
 			m.cfg.Observer.SessionEnded(reason)
+			if left == tokensRevoked && known != nil {
+				// As if the cookie were here.
+				s := &Session{m: m, site: known.site, ticket: ticket{secret: known.secret}, key: rec.Key}
+				s.redeem(next)
+			}
 			return true, nil
 		}
 		if errors.Is(err, ErrConflict) {
