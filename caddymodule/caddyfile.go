@@ -74,6 +74,8 @@ func parseBFF(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //	    logout {
 //	        return_to     <path>
 //	        revoke        on|off
+//	        backchannel   on|off
+//	        frontchannel  on|off
 //	        id_token_hint auto|on|off
 //	    }
 //	    csrf_header <name> <value>
@@ -274,6 +276,10 @@ func (l *LogoutOptions) unmarshalOption(o *options) error {
 		return o.text(&l.ReturnTo)
 	case "revoke":
 		return o.text(&l.Revoke)
+	case "backchannel":
+		return o.text(&l.Backchannel)
+	case "frontchannel":
+		return o.text(&l.Frontchannel)
 	case "id_token_hint":
 		return o.text(&l.IDTokenHint)
 	}

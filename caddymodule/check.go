@@ -66,6 +66,8 @@ func (h *Handler) checkWords() error {
 		{"refresh on", h.Refresh.On, []string{"invalid_token", "any_401"}},
 		{"access_token validate", h.AccessToken.Validate, []string{"auto", "jwt", "expiry"}},
 		{"logout revoke", h.Logout.Revoke, []string{"on", "off"}},
+		{"logout backchannel", h.Logout.Backchannel, []string{"on", "off"}},
+		{"logout frontchannel", h.Logout.Frontchannel, []string{"on", "off"}},
 		{"logout id_token_hint", h.Logout.IDTokenHint, []string{"auto", "on", "off"}},
 	} {
 		if err := oneOf(o.option, o.value, o.words...); err != nil {

@@ -58,6 +58,8 @@ var wrongValues = []struct{ caddyfile, json, want string }{
 	{"access_token {\nvalidate expiry\naudience a\n}", `"access_token":{"validate":"expiry","audience":["a"]}`, "mean nothing with validate expiry"},
 	{"logout {\nreturn_to //evil.example.com\n}", `"logout":{"return_to":"//evil.example.com"}`, `logout return_to is "//evil.example.com"`},
 	{"logout {\nreturn_to /bff/login\n}", `"logout":{"return_to":"/bff/login"}`, `logout return_to is "/bff/login"`},
+	{"logout {\nbackchannel maybe\n}", `"logout":{"backchannel":"maybe"}`, `logout backchannel is "maybe"`},
+	{"logout {\nfrontchannel auto\n}", `"logout":{"frontchannel":"auto"}`, `logout frontchannel is "auto"`},
 	{"logout {\nid_token_hint maybe\n}", `"logout":{"id_token_hint":"maybe"}`, `logout id_token_hint is "maybe"`},
 }
 

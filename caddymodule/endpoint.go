@@ -24,12 +24,11 @@ type endpoint struct {
 	csrf string
 	// session: there has to be one, which is said before a failed CSRF check.
 	session bool
-	// arrival: browsers come here from the authorization server, so a reload
-	// before looking would be one too many.
+	// arrival: browsers come here from the authorization server, or it comes itself,
+	// so a reload before looking would be one too many.
 	arrival bool
-	// exists reports whether there is such an address with this configuration.
-	// Nil: always.
-	exists func(*Handler) bool
+	// on reports that the configuration has the endpoint; nil: always.
+	on func(*Handler) bool
 }
 
 // endpoints are all addresses below the base path, by method. HEAD goes with GET.
@@ -40,8 +39,16 @@ var endpoints = map[string]map[string]endpoint{
 	"refresh":         {http.MethodPost: {serve: (*handle).serveRefresh, csrf: csrfStrict, session: true}},
 	"silent-login":    {http.MethodGet: {serve: (*handle).serveSilentLogin, csrf: csrfOff}},
 	"logout/callback": {http.MethodGet: {serve: (*handle).serveLogoutCallback, csrf: csrfOff, arrival: true}},
-	"jwks":            {http.MethodGet: {serve: (*handle).serveJWKS, csrf: csrfOff, arrival: true, exists: (*Handler).hasPublicKeys}},
+	"jwks":            {http.MethodGet: {serve: (*handle).serveJWKS, csrf: csrfOff, arrival: true, on: (*Handler).hasPublicKeys}},
 	"client.js":       {http.MethodGet: {serve: (*handle).serveClientModule, csrf: csrfOff, arrival: true}},
+	"backchannel": {http.MethodPost: {
+		serve: (*handle).serveBackchannel, csrf: csrfOff, arrival: true,
+		on: func(h *Handler) bool { return h.Logout.Backchannel == "on" },
+	}},
+	"frontchannel": {http.MethodGet: {
+		serve: (*handle).serveFrontchannel, csrf: csrfOff, arrival: true,
+		on: func(h *Handler) bool { return h.Logout.Frontchannel == "on" },
+	}},
 	"login": {
 		http.MethodGet:  {serve: (*handle).serveLogin, csrf: csrfOff},
 		http.MethodPost: {serve: (*handle).serveLoginStart, csrf: csrfStrict},
@@ -70,10 +77,7 @@ func (hd *handle) serveEndpoint(w http.ResponseWriter, r *http.Request, name str
 		return hd.fail(w, r, errEarlyData)
 	}
 	methods, ok := endpoints[name]
-	for _, e := range methods {
-		ok = ok && (e.exists == nil || e.exists(hd.bff))
-	}
-	if !ok {
+	if !ok || !hd.bff.offers(methods) {
 		return hd.fail(w, r, &httpError{code: codeNotFound})
 	}
 	if preflight(r) {
@@ -110,6 +114,16 @@ func (hd *handle) serveEndpoint(w http.ResponseWriter, r *http.Request, name str
 	return e.serve(hd, w, r)
 }
 
+// offers reports that the configuration has an address.
+func (h *Handler) offers(methods map[string]endpoint) bool {
+	for _, e := range methods {
+		if e.on != nil && !e.on(h) {
+			return false
+		}
+	}
+	return true
+}
+
 func allowed(methods map[string]endpoint) string {
 	names := slices.Sorted(maps.Keys(methods))
 	if slices.Contains(names, http.MethodGet) {
@@ -118,15 +132,15 @@ func allowed(methods map[string]endpoint) string {
 	return strings.Join(names, ", ")
 }
 
-// addressIsSecret reports whether the query may hold a code, a state or the
-// proof in a logout link. Odd spellings of a callback count: they are no
+// addressIsSecret reports whether the query may hold a code, a state, the proof in
+// a logout link or the sid that a session can be ended with. Odd spellings of a callback count: they are no
 // endpoint, but somebody may have registered one.
 func (hd *handle) addressIsSecret() bool {
 	if hd.query == "" {
 		return false
 	}
 	p := strings.ToLower(hd.url.Path)
-	return strings.Contains(p, "callback") || strings.Contains(p, "logout")
+	return strings.Contains(p, "callback") || strings.Contains(p, "logout") || strings.Contains(p, "channel")
 }
 
 // hideAddress keeps the query of the address out of everything that is written

@@ -48,7 +48,7 @@ func (hd *handle) callbackParams(w http.ResponseWriter, r *http.Request) (url.Va
 	if !formBody(r) {
 		return nil, badParameter("an authorization response is posted as a form")
 	}
-	body, err := readBody(w, r)
+	body, err := readBody(w, r, maxParamBody)
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ func TestEndpointPaths(t *testing.T) {
 	for _, p := range []string{
 		"/bff", "/bff/", "/bff/x", "/bff/session/", "/bff//session", "/bff/./session", "/bff/x/../session", "/bff/%73ession", "/bff/Session",
 		"/%62ff/session", "/bff%2fsession", "/bff/session;x", "/bff;x/session", "//bff/session", "/./bff/session", "/x/../bff/session",
-		"/bff/session%20", "/bff/session%00", "/bff/session%2f", "/bff/.well-known", "/bff/sessions", "/bff/events", "/bff/backchannel", "/bff/frontchannel",
+		"/bff/session%20", "/bff/session%00", "/bff/session%2f", "/bff/.well-known", "/bff/sessions", "/bff/events", "/bff/frontchannel", "/bff/Backchannel", "/bff/backchannel/", "/bff/backchannel-logout",
 	} {
 		r, err := http.NewRequest(http.MethodGet, b.origin()+"/", nil)
 		if err != nil {
@@ -61,7 +61,7 @@ func TestEndpointMethods(t *testing.T) {
 	b := newBench(t, benchOptions{})
 	c := b.browser()
 	for p, allow := range map[string]string{
-		"session": "GET, HEAD", "user": "GET, HEAD", "login": "GET, HEAD, POST", "callback": "GET, HEAD, POST", "refresh": "POST",
+		"session": "GET, HEAD", "user": "GET, HEAD", "login": "GET, HEAD, POST", "callback": "GET, HEAD, POST", "refresh": "POST", "backchannel": "POST",
 		"session/extend": "POST", "logout": "GET, HEAD, POST", "logout/callback": "GET, HEAD", "client.js": "GET, HEAD", "silent-login": "GET, HEAD",
 	} {
 		for _, method := range []string{"PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "get"} {

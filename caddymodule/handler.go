@@ -186,13 +186,21 @@ type AccessTokenOptions struct {
 	Leeway caddy.Duration `json:"leeway,omitempty"`
 }
 
-// LogoutOptions say what happens when a user signs out.
+// LogoutOptions say what happens when a user signs out, here or elsewhere.
 type LogoutOptions struct {
 	// ReturnTo is where the browser goes afterwards: a path that is not below
 	// BasePath, or a URL of one of ReturnOrigins. Default: /.
 	ReturnTo string `json:"return_to,omitempty"`
 	// Revoke is off to leave out the revocation of the refresh token. Default: on.
 	Revoke string `json:"revoke,omitempty"`
+	// Backchannel is off to refuse the logout tokens of the authorization server
+	// at `backchannel`, the back-channel logout URI to register there. Default: on.
+	Backchannel string `json:"backchannel,omitempty"`
+	// Frontchannel is on to end the session that `frontchannel?iss=&sid=` names,
+	// the front-channel logout URI to register. Anybody who knows a sid may ask, so
+	// use it only where the authorization server has no back-channel logout.
+	// Default: off.
+	Frontchannel string `json:"frontchannel,omitempty"`
 	// IDTokenHint is when the ID token is sent along: auto (where the server may
 	// insist on it), on or off. Default: auto.
 	IDTokenHint string `json:"id_token_hint,omitempty"`

@@ -91,6 +91,7 @@ type httpError struct {
 	signIn     bool   // signing in may help here, though not with this code in general
 	returnTo   string // of a sign-in link on a page
 	allow      string // with codeMethodNotAllowed
+	toServer   bool   // it answers the authorization server, which knows RFC 6749 section 5.2
 	err        error  // for the log
 }
 
@@ -177,8 +178,12 @@ func asLoginError(e *session.LoginError) *httpError {
 	case session.LoginUnavailable:
 		inner := asHTTPError(e.Err)
 		out.code, out.retryAfter = inner.code, inner.retryAfter
-	default: // LoginFailed: tokens are missing or do not verify
+	default: // LoginFailed: tokens are missing or do not verify, or the session is over already
 		out.code = codeTokenUnavailable
+		var ended *session.EndedError
+		if errors.As(e.Err, &ended) {
+			out.code, out.reason = endedCode(ended.Reason), ended.Reason
+		}
 	}
 	return out
 }
@@ -203,6 +208,9 @@ type problem struct {
 	Reason     session.Reason `json:"reason,omitempty"`
 	RetryAfter int            `json:"retry_after,omitempty"`
 	LoginURL   string         `json:"login_url,omitempty"`
+
+	Error            string `json:"error,omitempty"` // to the authorization server
+	ErrorDescription string `json:"error_description,omitempty"`
 }
 
 // fail answers a request with an error: a page for people, a problem for
@@ -240,13 +248,19 @@ func (hd *handle) fail(w http.ResponseWriter, r *http.Request, err error) error 
 	}
 	closeUnread(w, r)
 
-	if !wantsPage(r) {
+	if e.toServer || !wantsPage(r) {
 		body := problem{
 			Type: problemType + e.code, Title: p.title, Status: p.status, Code: e.code,
 			RequestID: id, Reason: e.reason, RetryAfter: seconds,
 		}
 		if (p.signIn || e.signIn) && e.code != codeInvalidReturnURL {
 			body.LoginURL = hd.signInURL(e, "")
+		}
+		if e.toServer {
+			body.Error, body.ErrorDescription = "invalid_request", fmt.Sprint(e.err)
+			if seconds > 0 {
+				body.Error, body.ErrorDescription = "temporarily_unavailable", p.title
+			}
 		}
 		return writeJSON(w, "application/problem+json", p.status, body)
 	}

@@ -43,7 +43,7 @@ func (hd *handle) bodyParams(w http.ResponseWriter, r *http.Request) (url.Values
 	if err != nil {
 		return nil, err
 	}
-	body, err := readBody(w, r)
+	body, err := readBody(w, r, maxParamBody)
 	if err != nil || len(body) == 0 {
 		return params, err
 	}
@@ -57,11 +57,11 @@ func (hd *handle) bodyParams(w http.ResponseWriter, r *http.Request) (url.Values
 	return params, nil
 }
 
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil, nil
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxParamBody))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):

@@ -127,6 +127,8 @@ func (h *Handler) setDefaults() {
 	setDefault(&h.AccessToken.Validate, "auto")
 	setDefault(&h.Logout.ReturnTo, defaultAfterLogout)
 	setDefault(&h.Logout.Revoke, "on")
+	setDefault(&h.Logout.Backchannel, "on")
+	setDefault(&h.Logout.Frontchannel, "off")
 	setDefault(&h.Logout.IDTokenHint, "auto")
 }
 
