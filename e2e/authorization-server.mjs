@@ -21,6 +21,7 @@ const settings = {
   clientSecret: 'only-for-these-tests',
   redirectUri: 'http://127.0.0.1:1/bff/callback',
   postLogoutRedirectUri: 'http://127.0.0.1:1/bff/logout/callback',
+  backchannelLogoutUri: 'http://127.0.0.1:1/bff/backchannel',
   audience: 'urn:e2e:api',
   clientAuthMethod: 'client_secret_basic',
   jwksUri: '', // of the client
@@ -29,7 +30,7 @@ const settings = {
 };
 
 // What the tests ask about, and change.
-const stats = { codes: 0, refreshes: 0, refused: [], reused: 0, revocations: 0, logouts: 0, assertions: 0 };
+const stats = { codes: 0, refreshes: 0, refused: [], reused: 0, revocations: 0, logouts: 0, assertions: 0, told: 0, untold: [] };
 const issued = []; // every code and token that was handed out, with its kind: nothing of it may be in a log
 let tokenDelay = 0; // milliseconds before a token request is looked at
 
@@ -147,7 +148,11 @@ function configuration(aliases) {
       response_types: ['code'],
       redirect_uris: [settings.redirectUri],
       post_logout_redirect_uris: [settings.postLogoutRedirectUri],
+      backchannel_logout_uri: settings.backchannelLogoutUri,
+      backchannel_logout_session_required: true,
     }],
+    // Its own way out is guarded and tells nobody on loopback of a logout.
+    fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
     jwks: { keys: [signingKey] },
     cookies: { keys: [randomBytes(32).toString('hex')] },
     scopes: ['openid', 'profile', 'email', 'offline_access'],
@@ -167,6 +172,7 @@ function configuration(aliases) {
       ...mutualTLS(aliases),
       revocation: { enabled: true },
       rpInitiatedLogout: { enabled: true },
+      backchannelLogout: { enabled: true },
       resourceIndicators: {
         enabled: true,
         defaultResource: () => settings.audience,
@@ -198,6 +204,8 @@ function watch(provider) {
     if (/used/.test(detail)) stats.reused += 1;
   });
   provider.on('end_session.success', () => { stats.logouts += 1; });
+  provider.on('backchannel.success', () => { stats.told += 1; });
+  provider.on('backchannel.error', (ctx, error) => { stats.untold.push(error.message); });
   provider.on('server_error', (ctx, error) => { console.error('server_error', error); });
 }
 

@@ -23,6 +23,7 @@ type authorizationServerSettings struct {
 	ClientSecret          string `json:"clientSecret"`
 	RedirectURI           string `json:"redirectUri"`
 	PostLogoutRedirectURI string `json:"postLogoutRedirectUri"`
+	BackchannelLogoutURI  string `json:"backchannelLogoutUri"`
 	Audience              string `json:"audience"`
 
 	ClientAuthMethod string     `json:"clientAuthMethod,omitempty"` // default: client_secret_basic
@@ -46,6 +47,8 @@ type authorizationServerStats struct {
 	Revocations int      `json:"revocations"`
 	Logouts     int      `json:"logouts"`
 	Assertions  int      `json:"assertions"` // client assertions that passed every check
+	Told        int      `json:"told"`       // logout tokens that the gateway took
+	Untold      []string `json:"untold"`     // those that it did not
 }
 
 func startAuthorizationServer(t *testing.T, settings authorizationServerSettings) *authorizationServer {

@@ -95,6 +95,7 @@ func newBenchWith(t *testing.T, accessTokenLife time.Duration, authenticate func
 		ClientSecret:          clientSecret,
 		RedirectURI:           b.origin + "/bff/callback",
 		PostLogoutRedirectURI: b.origin + "/bff/logout/callback",
+		BackchannelLogoutURI:  b.origin + "/bff/backchannel",
 		Audience:              audience,
 	}
 	credentials := "client_secret {file." + secret + "}"
