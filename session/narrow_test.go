@@ -184,8 +184,8 @@ func TestDifferentDefaultResources(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		// In twenty minutes each needs about two of each kind.
-		if n, x := first.as.Refreshes(), len(first.as.ExchangeRequests()); n < 5 || n > 9 || x < 6 || x > 12 {
+		// In twenty minutes each needs about two of each kind, and an exchange for each default one.
+		if n, x := first.as.Refreshes(), len(first.as.ExchangeRequests()); n < 5 || n > 12 || x < 6 || x > 24 {
 			t.Errorf("%d refreshes, %d exchanges", n, x)
 		}
 		first.refreshes(first.as.Refreshes())
