@@ -35,6 +35,7 @@ const (
 func (s *Session) Token(ctx context.Context) (string, error) { return s.token(ctx, s.m.aims.byDefault) }
 
 func (s *Session) token(ctx context.Context, to aim) (string, error) {
+	var until time.Time // of all the waiting
 	for round, before := 0, uint64(0); ; round++ {
 		o, err := s.current(ctx)
 		if err != nil {
@@ -62,7 +63,10 @@ func (s *Session) token(ctx context.Context, to aim) (string, error) {
 		case round == maxRounds:
 			return "", &UnavailableError{RetryAfter: time.Second, Err: errors.New("too much goes on with the session")}
 		}
-		if err := s.await(ctx, to, o.tokens.placed(to).generation(), TriggerExpiry); err != nil {
+		if round == 0 {
+			until = time.Now().Add(refreshWait)
+		}
+		if err := s.await(ctx, until, to, o.tokens.placed(to).generation(), TriggerExpiry); err != nil {
 			return "", err
 		}
 		before = gen

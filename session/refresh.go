@@ -62,7 +62,7 @@ func (s *Session) refresh(ctx context.Context, to aim, refused string) (string, 
 		s.m.cfg.Observer.LimitReached(LimitForcedRefreshes)
 		return "", ErrTokenUnavailable
 	}
-	if err := s.await(ctx, to, t.gen, TriggerChallenge); err != nil {
+	if err := s.await(ctx, time.Now().Add(refreshWait), to, t.gen, TriggerChallenge); err != nil {
 		return "", err
 	}
 	return s.token(ctx, to)
@@ -115,7 +115,7 @@ func (s *Session) ForceRefresh(ctx context.Context) (*Refreshed, error) {
 		s.m.cfg.Observer.LimitReached(LimitRefreshRequests)
 		return nil, &RateLimitedError{RetryAfter: max(wait, time.Second)}
 	}
-	if err := s.await(ctx, s.m.aims.byDefault, before.tokens.placed(s.m.aims.byDefault).generation(), TriggerRequest); err != nil {
+	if err := s.await(ctx, time.Now().Add(refreshWait), s.m.aims.byDefault, before.tokens.placed(s.m.aims.byDefault).generation(), TriggerRequest); err != nil {
 		return nil, err
 	}
 	after, err := s.current(ctx)
@@ -137,11 +137,11 @@ func (s *Session) renewInBackground(to aim, gen uint64) {
 	s.start(to, gen, TriggerEarly) //nolint:errcheck // nobody waits
 }
 
-// await waits until the token of generation gen for an aim has been replaced. A
-// refresh for another aim that is under way is waited for first, as there is one
-// refresh token: then this one has its own, with the new one.
-func (s *Session) await(ctx context.Context, to aim, gen uint64, trigger RefreshTrigger) error {
-	timer := time.NewTimer(refreshWait)
+// await waits until the token of generation gen for an aim has been replaced, at
+// most until a moment. A refresh for another aim that is under way is waited for
+// first, as there is one refresh token: then this one has its own, with the new one.
+func (s *Session) await(ctx context.Context, until time.Time, to aim, gen uint64, trigger RefreshTrigger) error {
+	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
 	var leave func()
 	for {

@@ -49,6 +49,7 @@ var failedOnce = []struct {
 	{9562, "a beat of the lease that failed was tried again too late"},
 	{15818, "the same"},
 	{16696, "the same"},
+	{186, "a request waited twice, each time as long as it may"},
 	{26874, "the grace was used up waiting for answers that were lost"},
 	{1171, "the mark for a second call was stored while the process was stopped"},
 	{174, "a token was not revoked: the client was refused, for a moment"},
