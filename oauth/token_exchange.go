@@ -59,7 +59,7 @@ func (c *Client) ExchangeToken(ctx context.Context, r TokenExchangeRequest) (*To
 	if len(r.Scope) > 0 {
 		form.Set("scope", strings.Join(r.Scope, " "))
 	}
-	answer, err := c.token(ctx, c.cfg.Timeout, form)
+	answer, err := c.token(ctx, c.cfg.Timeout, form, true)
 	if err != nil {
 		return nil, err
 	}

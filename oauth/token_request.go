@@ -34,7 +34,7 @@ func (c *Client) Exchange(ctx context.Context, r ExchangeRequest) (*TokenRespons
 		"redirect_uri":  {r.RedirectURI},
 	}
 	c.addResource(form)
-	return c.token(ctx, c.cfg.Timeout, form)
+	return c.token(ctx, c.cfg.Timeout, form, false)
 }
 
 // RefreshRequest is an access token request with a refresh token (RFC 6749
@@ -66,11 +66,12 @@ func (c *Client) Refresh(ctx context.Context, r RefreshRequest) (*TokenResponse,
 	} else {
 		c.addResource(form)
 	}
-	return c.token(ctx, c.cfg.RefreshTimeout, form)
+	return c.token(ctx, c.cfg.RefreshTimeout, form, len(r.Scope)+len(r.Resource) > 0)
 }
 
-// token sends a token request and reads the answer.
-func (c *Client) token(ctx context.Context, timeout time.Duration, form url.Values) (*TokenResponse, error) {
+// token sends a token request, a narrow one where it is for one upstream alone, and
+// reads the answer.
+func (c *Client) token(ctx context.Context, timeout time.Duration, form url.Values, narrow bool) (*TokenResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	md, err := c.Metadata(ctx)
@@ -79,7 +80,9 @@ func (c *Client) token(ctx context.Context, timeout time.Duration, form url.Valu
 	}
 	start := time.Now()
 	a, err := c.post(ctx, md.TokenEndpoint, form, maxTokenResponse)
-	if ClassOf(err) != ClassNotSent && ClassOf(err) != ClassConfiguration {
+	// A call for one upstream that hangs says nothing of the others.
+	hung := narrow && ClassOf(err) == ClassAmbiguous
+	if ClassOf(err) != ClassNotSent && ClassOf(err) != ClassConfiguration && !hung {
 		c.latency.observe(time.Since(start), time.Now())
 	}
 	if err != nil {
