@@ -52,8 +52,8 @@ func (f *flight) intend(ctx context.Context) (*opened, *openedStore, error) {
 		}
 		// Only who may call at once writes an intent: it keeps others waiting.
 		if f.pass == nil {
-			var waited bool
-			if f.pass, waited, err = f.m.gate(f.to).enter(ctx, f.m.cfg.Observer); err != nil {
+			waited, err := f.enter(ctx)
+			if err != nil {
 				return nil, nil, err
 			}
 			if waited {
@@ -90,6 +90,33 @@ func (f *flight) intend(ctx context.Context) (*opened, *openedStore, error) {
 	}
 }
 
+// errGaveWay: another upstream needs the session's refresh token, and this refresh
+// could not begin yet.
+var errGaveWay = errors.New("a refresh for another upstream goes first")
+
+// enter waits for a place at the gate. Until it has one, a refresh for one upstream
+// gives way to those for others, see giveWay.
+func (f *flight) enter(ctx context.Context) (waited bool, err error) {
+	if !f.to.byDefault() {
+		var cancel context.CancelCauseFunc
+		ctx, cancel = context.WithCancelCause(ctx)
+		f.away.Store(&cancel)
+		defer func() {
+			f.away.Store(nil)
+			cancel(nil)
+		}()
+	}
+	f.pass, waited, err = f.m.gate(f.to).enter(ctx, f.m.cfg.Observer)
+	return waited, err
+}
+
+// giveWay ends a refresh that waits at the gate of its upstream.
+func (f *flight) giveWay() {
+	if cancel := f.away.Load(); cancel != nil {
+		(*cancel)(errGaveWay)
+	}
+}
+
 // confirm makes sure that an attempt which was asked for at a moment is still this
 // flight's. Who was stopped meanwhile (a machine that slept, a container that was
 // frozen) hears late that the store has it, when others may have taken it over.
@@ -121,7 +148,7 @@ func (f *flight) othersDone(ctx context.Context, watched *standing) (*opened, *o
 		changed, glance, stop := f.m.cfg.Backend.watch(f.s.key) // before the look, to miss nothing
 		o, store, err := f.m.load(ctx, f.s)
 		if err == nil && o.rec.Attempt != nil {
-			f.e.presentation(o.rec.Gen)
+			f.e.presentation(o.rec)
 		}
 		switch {
 		case err != nil:

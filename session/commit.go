@@ -58,7 +58,7 @@ func (f *flight) land(o *opened, began time.Time, answer *oauth.TokenResponse) e
 			return nil
 		case over(err):
 			// Logged out meanwhile. Logout is final, so these must go too.
-			f.m.revokeLater(fresh.refresh, fresh.access)
+			f.m.revokeLater(fresh.refresh, answer.AccessToken)
 			return err
 		case errors.Is(err, ErrTooLarge):
 			// Much can be done without, the refresh token can not.

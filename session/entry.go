@@ -154,6 +154,7 @@ type entry struct {
 	presented AttemptID // the last attempt that called
 	doubtGen  uint64    // a refresh token that may have been presented, and
 	doubtFrom time.Time // since when this process knows
+	doubtID   AttemptID // by which attempt, the last one
 
 	mu     sync.Mutex
 	gone   bool // it is no longer the entry of its session
@@ -181,11 +182,16 @@ func (e *entry) saw(at time.Time) {
 	}
 }
 
-// presentation notes that the refresh token of generation gen may have been
-// presented, and gives since when this process knows that.
-func (e *entry) presentation(gen uint64) time.Time {
-	if e.doubtGen != gen || e.doubtFrom.IsZero() {
-		e.doubtGen, e.doubtFrom = gen, time.Now()
+// presentation notes by which attempt the refresh token of a record may have been
+// presented, and gives since when this process knows of the first one. An attempt
+// that has no mark is a first one, whatever was answered before.
+func (e *entry) presentation(rec *Record) time.Time {
+	a := rec.Attempt
+	if e.doubtFrom.IsZero() || e.doubtGen != rec.Gen || a != nil && !a.Takeover && a.ID != e.doubtID {
+		e.doubtGen, e.doubtFrom = rec.Gen, time.Now()
+	}
+	if a != nil {
+		e.doubtID = a.ID
 	}
 	return e.doubtFrom
 }

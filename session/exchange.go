@@ -83,9 +83,13 @@ func (x *exchange) run(ctx context.Context, gen uint64) error {
 	answer, err := x.call(ctx, subject)
 	if subjectRefused(err) && x.mayReplaceSubject() {
 		fresh, replaceErr := x.s.refresh(ctx, x.m.aims.byDefault, subject)
+		var unavailable *UnavailableError
 		switch {
 		case over(replaceErr):
 			return replaceErr
+		case errors.As(replaceErr, &unavailable), errors.Is(replaceErr, ErrStoreUnavailable):
+			x.subjectStays() // nobody knows what was refused
+			return x.e.postpone(x.to, time.Second, replaceErr)
 		case replaceErr == nil && fresh != subject:
 			subject, began = fresh, time.Now()
 			answer, err = x.call(ctx, subject)
@@ -148,6 +152,12 @@ func (x *exchange) mayReplaceSubject() bool {
 	return may
 }
 
+func (x *exchange) subjectStays() {
+	x.e.mu.Lock()
+	defer x.e.mu.Unlock()
+	x.e.pursuit(x.to).subjectReplaced = false
+}
+
 // failed notes an exchange that brought no token. It ends nothing and means this
 // purpose alone.
 func (x *exchange) failed(err error) error {
@@ -198,7 +208,10 @@ func (x *exchange) store(ctx context.Context, subject string, began time.Time, a
 	switch {
 	case err == nil:
 		x.goOn(stored)
-	case unstored == nil || over(err):
+	case over(err):
+		x.m.revokeLater("", answer.AccessToken)
+		return err
+	case unstored == nil:
 		return err
 	default:
 		x.m.cfg.Logger.Warn("an exchanged token cannot be stored; this process keeps it", "session", x.s.key.short(), "error", err)

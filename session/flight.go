@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddy-bff/caddy-bff/oauth"
@@ -33,8 +34,9 @@ type flight struct {
 	late       bool          // flightLimit was over
 	superseded bool          // somebody else's tokens were there when these were to be stored
 
-	pass     *pass // the permission to call; nil: not yet, or given back
-	doubtful bool  // the refresh token was presented, by whomever, and no answer came
+	pass     *pass                                   // the permission to call; nil: not yet, or given back
+	away     atomic.Pointer[context.CancelCauseFunc] // while it waits for that, and may give way
+	doubtful bool                                    // the refresh token was presented, by whomever, and no answer came
 
 	ready chan struct{} // closed when tokens are there that wait to be stored
 	done  chan struct{} // closed at the end; then err is final
@@ -161,7 +163,7 @@ func (f *flight) call(ctx context.Context, o *opened, store *openedStore) (*oaut
 // wait for the answer as long as the client would: the grace must not run out
 // over one that was lost.
 func (f *flight) present(ctx context.Context, o *opened, request oauth.RefreshRequest) (*oauth.TokenResponse, error) {
-	grace, known := f.m.cfg.RotationGrace, time.Since(f.e.presentation(o.rec.Gen))
+	grace, known := f.m.cfg.RotationGrace, time.Since(f.e.presentation(o.rec))
 	limit := max(grace/3, 2*f.m.cfg.Client.TokenLatency())
 	if f.m.cfg.Rotation == RotationGrace && known+limit < grace {
 		var cancel context.CancelFunc
@@ -193,16 +195,20 @@ func (f *flight) replaced(t *tokens) bool {
 func (f *flight) nothingToLose(o *opened) bool {
 	now, end := time.Now(), o.tokens.placed(f.to).expiry()
 	without := f.trigger == TriggerChallenge || f.trigger == TriggerExpiry || !end.IsZero() && !now.Before(end)
-	return without && (f.to.byDefault() || !now.Before(f.held(o)))
+	return without && (f.forAll(o) || !now.Before(f.held(o)))
 }
+
+// forAll reports that the flight is for the default token that there is: if not for
+// one upstream's, nor for that of a configuration that has had none yet.
+func (f *flight) forAll(o *opened) bool { return f.to.byDefault() && o.tokens.of(f.to) != nil }
 
 // held is until when a refresh token that may be spent is not presented for the sake of
 // the access tokens that there are; zero: until one is refused.
 func (f *flight) held(o *opened) time.Time {
-	if f.to.byDefault() {
+	if f.forAll(o) {
 		return o.tokens.placed(f.to).expiry()
 	}
-	end, limit := o.tokens.othersEnd(f.to), f.e.presentation(o.rec.Gen).Add(maxHold)
+	end, limit := o.tokens.othersEnd(f.to), f.e.presentation(o.rec).Add(maxHold)
 	if limit.Before(end) {
 		return limit
 	}
@@ -219,7 +225,7 @@ func (f *flight) harmless(o *opened) bool {
 	case RotationNone:
 		return true
 	case RotationGrace:
-		return time.Since(f.e.presentation(o.rec.Gen)) < f.m.cfg.RotationGrace
+		return time.Since(f.e.presentation(o.rec)) < f.m.cfg.RotationGrace
 	}
 	return false
 }

@@ -211,3 +211,28 @@ func TestUnusableExchanges(t *testing.T) {
 		}
 	})
 }
+
+// A session that only waits for its turn at the gate of an upstream which hangs has
+// presented nothing: it gets its tokens for the others.
+func TestQueueAtTheGateOfAnotherUpstream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenLifetime: time.Minute}, patient)
+		all := b.crowd(60)
+		b.as.Configure(answerFor(stockURI, astest.Answer{Hang: true}))
+		for _, br := range all {
+			go b.tokenFor(br, stock) //nolint:errcheck // hangs
+		}
+		time.Sleep(time.Second)
+		presented := len(b.as.RefreshRequests())
+		var failed atomic.Int64
+		together(len(all), func(i int) {
+			if _, err := b.tokenFor(all[i], orders); err != nil {
+				failed.Add(1)
+			}
+		})
+		if int(failed.Load()) > presented || presented == 0 {
+			t.Errorf("%d sessions presented their refresh tokens for the upstream that hangs, and %d of %d got nothing for another one", presented, failed.Load(), len(all))
+		}
+		time.Sleep(2 * time.Minute)
+	})
+}

@@ -23,6 +23,7 @@ type Session struct {
 	site   *Site
 	ticket ticket
 	key    Key
+	own    bool // of a refresh or an exchange, not of a request
 
 	seen atomic.Pointer[opened] // the newest state that this handle has seen
 	e    atomic.Pointer[entry]

@@ -186,12 +186,12 @@ func (t *tokens) add(others []*accessToken, now time.Time) {
 		size += len(a.access)
 	}
 	for _, a := range others {
-		size += len(a.access)
-		if size > maxApartBytes || len(t.narrow) == maxApart {
+		if len(t.narrow) == maxApart {
 			return
 		}
-		if t.purpose != a.purpose && !t.has(a.purpose) && a.worthKeeping(now) {
+		if size+len(a.access) <= maxApartBytes && t.purpose != a.purpose && !t.has(a.purpose) && a.worthKeeping(now) {
 			t.narrow = append(t.narrow, a)
+			size += len(a.access)
 		}
 	}
 }

@@ -348,3 +348,43 @@ func TestMoreUpstreamsThanPlaces(t *testing.T) {
 		b.refreshes(b.as.Refreshes())
 	})
 }
+
+// F108: a logout while a token for one upstream is on its way: that very token is
+// revoked as well.
+func TestTokenThatComesAfterTheLogoutIsRevoked(t *testing.T) {
+	for name, p := range map[string]*session.Purpose{"default": nil, "refresh": orders, "exchange": swapped} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, astest.Options{AccessTokenLifetime: time.Minute})
+				br := browser{}
+				s := b.login(br)
+				old := b.mustToken(br)
+				if p == nil {
+					time.Sleep(time.Minute)
+				}
+				b.as.Script(astest.Token, astest.Answer{DelayReply: time.Second})
+				failed := make(chan error, 1)
+				go func() {
+					_, err := s.For(p).Token(t.Context())
+					failed <- err
+				}()
+				time.Sleep(500 * time.Millisecond)
+				if _, err := s.Logout(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if err := <-failed; err == nil {
+					t.Error("got a token after the logout")
+				}
+				time.Sleep(10 * time.Second)
+				revoked := map[string]bool{}
+				for _, r := range b.revoked("access_token") {
+					revoked[r.Token] = true
+				}
+				delete(revoked, old)
+				if len(revoked) != 1 {
+					t.Errorf("%d tokens other than the old one were revoked", len(revoked))
+				}
+			})
+		})
+	}
+}

@@ -224,6 +224,9 @@ func (s *Session) start(to aim, gen uint64, trigger RefreshTrigger) (*flight, er
 		return nil, pausing(p.failure, now, p.retryAt)
 	}
 	if e.flight != nil {
+		if e.flight.to.id != to.id && trigger != TriggerEarly {
+			e.flight.giveWay()
+		}
 		return e.flight, nil
 	}
 	if now.Before(e.retryAt) {
@@ -247,7 +250,7 @@ func (s *Session) start(to aim, gen uint64, trigger RefreshTrigger) (*flight, er
 // detached is the handle that a flight works with: of this session, not of the
 // request.
 func (s *Session) detached(e *entry) *Session {
-	d := &Session{m: s.m, site: s.site, ticket: s.ticket, key: s.key}
+	d := &Session{m: s.m, site: s.site, ticket: s.ticket, key: s.key, own: true}
 	d.e.Store(e)
 	d.seen.Store(s.seen.Load())
 	return d

@@ -20,8 +20,12 @@ const (
 // errTooManyWait: a bound of waiting requests is reached.
 var errTooManyWait = errors.New("too many requests wait for tokens already")
 
-// attend counts a request that waits for tokens, until leave is called.
+// attend counts a request that waits for tokens, until leave is called. An exchange
+// that waits for its subject token is none: those that wait for it are counted.
 func (s *Session) attend() (leave func(), err error) {
+	if s.own {
+		return func() {}, nil
+	}
 	e, all := s.entry(), &s.m.cfg.Backend.waiters
 	leave = func() {
 		e.waiters.Add(-1)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -112,5 +113,25 @@ func TestWaitersAreBounded(t *testing.T) {
 		b.refreshes(21)
 		b.as.Configure(func(o *astest.Options) { o.Latency[astest.Token] = 0 })
 		b.mustToken(all[20])
+	})
+}
+
+// H203: those who wait for a token exchange do not stand in the way of the refresh
+// that the exchange itself waits for.
+func TestWaitersOfAnExchange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, astest.Options{AccessTokenLifetime: time.Hour, Latency: map[string]time.Duration{astest.Token: time.Second}}, patient)
+		br := browser{}
+		b.login(br)
+		b.as.Script(astest.Token, astest.OAuthError(400, "invalid_grant"))
+		var failed atomic.Int64
+		together(1000, func(int) {
+			if _, err := b.tokenFor(br, swapped); err != nil {
+				failed.Add(1)
+			}
+		})
+		if failed.Load() != 0 {
+			t.Errorf("%d of 1000 got no token", failed.Load())
+		}
 	})
 }
