@@ -50,6 +50,11 @@ func (f *flight) intend(ctx context.Context) (*opened, *openedStore, error) {
 		if err != nil || o == nil {
 			return nil, nil, err
 		}
+		if waited, err := f.m.cfg.Backend.settle(ctx); err != nil {
+			return nil, nil, err
+		} else if waited {
+			continue
+		}
 		// Only who may call at once writes an intent: it keeps others waiting.
 		if f.pass == nil {
 			waited, err := f.enter(ctx)

@@ -54,6 +54,8 @@ type Backend struct {
 	ending      chan struct{} // closed when the process ends
 	endOnce     sync.Once
 
+	settled atomic.Int64 // unix nanoseconds; before, no refresh token is presented
+
 	checks map[*KeyRing]*keyCheck // of the configurations that run
 
 	flights int
@@ -62,12 +64,13 @@ type Backend struct {
 
 type openedStore struct {
 	Store
-	exclusive bool
-	watcher   Watcher // or nil
-	caching   Caching // or nil
-	shared    Shared  // or nil
-	local     Local   // or nil
-	observer  StoreObserver
+	exclusive   bool
+	watcher     Watcher     // or nil
+	caching     Caching     // or nil
+	shared      Shared      // or nil
+	local       Local       // or nil
+	replaceable Replaceable // or nil
+	observer    StoreObserver
 }
 
 // fresh is Load past the store's local copies.
@@ -220,11 +223,15 @@ func (b *Backend) openNow(done chan struct{}) {
 		opened.watcher, _ = s.(Watcher)
 		opened.caching, _ = s.(Caching)
 		opened.shared, _ = s.(Shared)
+		opened.replaceable, _ = s.(Replaceable)
 		opened.local, _ = s.(Local)
 		b.loadSpool() // before anybody refreshes
 		b.store.Store(opened)
 		b.openErr = nil
 		go b.sweep()
+		if opened.replaceable != nil {
+			go b.succeed(opened)
+		}
 		if opened.shared != nil {
 			for _, c := range b.checks {
 				go b.keepJoined(c, opened.shared)

@@ -50,6 +50,7 @@ func (f *flight) land(o *opened, began time.Time, answer *oauth.TokenResponse) e
 			if err := f.fence(ctx, o, began, fresh); err != nil {
 				return err
 			}
+			f.e.changed.Store(time.Now().UnixNano())
 			f.e.recovered()
 			f.e.recoveredFor(f.to)
 			f.result = f.brought()

@@ -147,6 +147,7 @@ type entry struct {
 	touching   atomic.Bool             // last seen is being written
 	ending     atomic.Bool             // the session is being ended
 	redeeming  atomic.Bool             // its tombstone's tokens are being revoked
+	changed    atomic.Int64            // unix nanoseconds; this process stored new tokens, or the end
 	redeemNext atomic.Int64            // unix nanoseconds; not before
 	waiters    atomic.Int64            // requests that wait for its tokens
 

@@ -6,6 +6,7 @@ package session
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 )
 
@@ -33,21 +34,29 @@ func (m *Manager) record(ctx context.Context, store *openedStore, s *Session) (*
 		if next == nil {
 			return rec, nil
 		}
-		switch err := store.Replace(ctx, rec, next); {
+		switch err := store.heal(ctx, rec, next, m.cfg.Logger); {
 		case errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound):
 			continue // somebody was faster
 		case err != nil:
 			return nil, unavailable(err)
 		}
-		m.cfg.Backend.observer.StoreCalled(StoreHeal, StoreOK, unmeasured)
-		m.cfg.Logger.Error("the session store went back in time; this record is put right", "session", s.key.short(),
-			"generation", rec.Gen, "put_back", next.Gen, "ended", string(next.Ended))
 		if next.Ended != "" {
 			s.redeem(next)
 			return nil, &EndedError{Reason: next.Ended}
 		}
 		return next, nil
 	}
+}
+
+// heal puts what this process knows in the place of an older record.
+func (s *openedStore) heal(ctx context.Context, rec, next *Record, logger *slog.Logger) error {
+	if err := s.Replace(ctx, rec, next); err != nil {
+		return err
+	}
+	s.observer.StoreCalled(StoreHeal, StoreOK, unmeasured)
+	logger.Error("the session store went back in time; this record is put right", "session", rec.Key.short(),
+		"generation", rec.Gen, "put_back", next.Gen, "ended", string(next.Ended))
+	return nil
 }
 
 // behind gives the older record that the store doubts, where this process does not
@@ -99,6 +108,7 @@ func (e *entry) newer(rec *Record) *Record {
 // over remembers that the session has ended: nothing that the store shows later
 // brings it back.
 func (e *entry) over(reason Reason) {
+	e.changed.Store(time.Now().UnixNano())
 	if e.ended.CompareAndSwap(nil, &reason) {
 		e.opened.Store(nil)
 	}

@@ -105,6 +105,14 @@ type Caching interface {
 	Fresh(ctx context.Context, key Key) (*Record, error)
 }
 
+// Replaceable is an optional ability of a [Store] behind which another server may
+// take over that has not got the last writes.
+type Replaceable interface {
+	// Replaced gives a channel that is closed when another server answers, or the
+	// same one on a new connection: nobody can tell one from the other.
+	Replaced() <-chan struct{}
+}
+
 // Watcher is an optional ability of a [Store]: Watch tells of changes by
 // anybody, so that nobody has to ask again and again.
 type Watcher interface {

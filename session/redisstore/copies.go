@@ -35,6 +35,7 @@ type copies struct {
 
 	mu       sync.Mutex
 	trackers map[*tracker]struct{}
+	replaced chan struct{} // closed with the next connection
 }
 
 type copyShard struct {
@@ -88,7 +89,7 @@ const (
 
 func newCopies(keys keyspace, records int, bytes int64) *copies {
 	c := &copies{
-		keys: keys, start: time.Now(), trackers: make(map[*tracker]struct{}),
+		keys: keys, start: time.Now(), trackers: make(map[*tracker]struct{}), replaced: make(chan struct{}),
 		most: max(1, records/copyShards), room: max(1, bytes/copyShards),
 	}
 	for i := range c.shards {

@@ -227,9 +227,10 @@ func (s *Store) Close() error {
 }
 
 var (
-	_ session.Store   = (*Store)(nil)
-	_ session.Local   = (*Store)(nil)
-	_ session.Caching = (*Store)(nil)
-	_ session.Watcher = (*Store)(nil)
-	_ session.Shared  = (*Store)(nil)
+	_ session.Store       = (*Store)(nil)
+	_ session.Local       = (*Store)(nil)
+	_ session.Caching     = (*Store)(nil)
+	_ session.Watcher     = (*Store)(nil)
+	_ session.Replaceable = (*Store)(nil)
+	_ session.Shared      = (*Store)(nil)
 )

@@ -49,6 +49,8 @@ func (c *copies) newTracker(rueidis.CacheStoreOption) rueidis.CacheStore {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.trackers[t] = struct{}{}
+	close(c.replaced)
+	c.replaced = make(chan struct{})
 	return t
 }
 

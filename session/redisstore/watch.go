@@ -27,6 +27,14 @@ type watch struct {
 	users   int
 }
 
+// Replaced implements [session.Replaceable], where there are local copies: only then
+// is a connection told from one that is made because others are in use.
+func (s *Store) Replaced() <-chan struct{} {
+	s.copies.mu.Lock()
+	defer s.copies.mu.Unlock()
+	return s.copies.replaced
+}
+
 // Watch implements [session.Watcher]. Of a change by another instance it tells
 // within milliseconds where the server supports local copies, or else within a
 // quarter of a second.
