@@ -111,49 +111,6 @@ type LoginResult struct {
 	ReturnTo string
 }
 
-// LoginErrorKind says what became of a login that did not succeed.
-type LoginErrorKind int
-
-// The kinds.
-const (
-	// LoginStateInvalid: this browser did not begin a login with that state.
-	LoginStateInvalid LoginErrorKind = iota
-	// LoginStale: it did, but too long ago, or it has been answered already.
-	LoginStale
-	// LoginResponseInvalid: it did, but what it brought back is no answer to that
-	// login: a parameter is missing, malformed or doubled, it is of another
-	// issuer, or the code is that of another login.
-	LoginResponseInvalid
-	// LoginRefused: the authorization server answered with an error; see Code.
-	LoginRefused
-	// LoginFailed: no session can be made of the authorization server's answers.
-	LoginFailed
-	// LoginUnavailable: the authorization server, or the store, is out, or this
-	// instance has another key ring than the others ([KeyMismatchError]).
-	LoginUnavailable
-)
-
-// LoginError is a login that did not succeed.
-type LoginError struct {
-	Kind      LoginErrorKind
-	ReturnTo  string         // of the login; empty when it is not known
-	Code      string         // the authorization server's error code (RFC 6749 section 4.1.2.1): untrusted text
-	Restarted bool           // the login had been restarted already
-	Live      *Session       // LoginStale: the session that the login made, when it lives
-	Cookies   []*http.Cookie // to be set
-	Err       error
-}
-
-func (e *LoginError) Error() string {
-	what := [...]string{"login state is not authentic", "login is stale", "authorization response is not the one to this login", "authorization server refused the login", "login failed", "login is unavailable"}[e.Kind]
-	if e.Err != nil {
-		return what + ": " + e.Err.Error()
-	}
-	return what
-}
-
-func (e *LoginError) Unwrap() error { return e.Err }
-
 // FinishLogin turns an authorization response into a session. It is single use,
 // also when the same response is delivered twice at a time. All errors are
 // [*LoginError].
@@ -217,20 +174,6 @@ func (m *Manager) finishLogin(ctx context.Context, site *Site, cb Callback) (*Lo
 	}
 	m.limit(ctx, s)
 	return &LoginResult{Session: s, Cookies: []*http.Cookie{c, done}, ReturnTo: l.returnTo}, nil
-}
-
-// failureKind says what became of a login whose code was sent.
-func failureKind(err error) LoginErrorKind {
-	var u *UnavailableError
-	switch {
-	case errors.Is(err, oauth.ErrNonce):
-		return LoginResponseInvalid
-	case errors.Is(err, oauth.ErrUnusable):
-		return LoginFailed
-	case errors.Is(err, ErrStoreUnavailable), errors.Is(err, ErrFull), errors.As(err, &u):
-		return LoginUnavailable
-	}
-	return LoginFailed
 }
 
 // withoutLogin answers a response whose login this browser does not (any more)
