@@ -108,7 +108,7 @@ func TestCaddyfileErrorsNamePlaceAndWord(t *testing.T) {
 		"resource: fragment":      {bffSite(base + "resource https://api.example.com https://a.example.com/#x\n"), "resource \"https://a.example.com/#x\" has a fragment", "Caddyfile:6"},
 		"resource: no URI":        {bffSite(base + "resource \"https://a b\"\n"), "is not a URI", "Caddyfile:6"},
 		"resource: repeated":      {bffSite(base + "resource https://a https://a\n"), "'https://a' appears twice in resource", "Caddyfile:6"},
-		"later: par":              {bffSite(base + "par required\n"), "unrecognized option 'par'", "Caddyfile:6"},
+		"par":                     {bffSite(base + "par on\n"), "par is \"on\", should be one of: auto, required, off", "Caddyfile:6"},
 		"later: dpop":             {bffSite(base + "dpop on\n"), "unrecognized option 'dpop'", "Caddyfile:6"},
 		"logout backchannel":      {bffSite(base + "logout {\nbackchannel yes\n}\n"), "logout backchannel is \"yes\", should be one of: on, off", "Caddyfile:7"},
 		"logout frontchannel":     {bffSite(base + "logout {\nfrontchannel\n}\n"), "logout frontchannel needs a value", "Caddyfile:7"},

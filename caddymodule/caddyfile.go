@@ -47,6 +47,7 @@ func parseBFF(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //	    authorization_param <name> <value>
 //	    login_param         <name...>
 //	    response_mode       query|form_post
+//	    par                 auto|required|off
 //	    trust_ca            <pem file...>
 //	    http_timeout        <duration>
 //	    public_origin       <origin>
@@ -141,6 +142,8 @@ func (h *Handler) unmarshalOption(o *options) error {
 		return o.list(&h.LoginParam)
 	case "response_mode":
 		return o.text(&h.ResponseMode)
+	case "par":
+		return o.text(&h.PAR)
 	case "trust_ca":
 		return o.list(&h.TrustCA)
 	case "http_timeout":

@@ -61,6 +61,7 @@ func (h *Handler) checkWords() error {
 		words         []string
 	}{
 		{"response_mode", h.ResponseMode, []string{responseModeQuery, responseModeFormPost}},
+		{"par", h.PAR, []string{string(oauth.PARAuto), string(oauth.PARRequired), string(oauth.PAROff)}},
 		{"error_pages", h.ErrorPages, []string{errorPagesBuiltin, errorPagesCaddy}},
 		{"cookie same_site", h.Cookie.SameSite, []string{"strict", "lax"}},
 		{"refresh on", h.Refresh.On, []string{"invalid_token", "any_401"}},

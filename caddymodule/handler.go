@@ -75,6 +75,10 @@ type Handler struct {
 	// ResponseMode of the authorization response: query or form_post.
 	// Default: query.
 	ResponseMode string `json:"response_mode,omitempty"`
+	// PAR says when authorization requests are pushed to the authorization server, so
+	// that browsers carry a reference alone (RFC 9126): auto, where its metadata has
+	// the endpoint; required, or there is no login; off. Default: auto.
+	PAR string `json:"par,omitempty"`
 	// TrustCA are PEM files with further roots for calls to the authorization server.
 	TrustCA []string `json:"trust_ca,omitempty"`
 	// HTTPTimeout bounds one call to the authorization server; a refresh may

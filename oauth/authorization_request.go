@@ -33,12 +33,14 @@ var reservedParams = map[string]bool{
 	"request": true, "request_uri": true, "client_secret": true,
 }
 
-// AuthorizationURL returns the URL to send the browser to. Parameters that the
-// authorization endpoint has already are kept (RFC 6749 section 3.1). Params of
-// the request win over those of [Config]; resource indicators of [Config].Resource
-// come beside those that Params name. Errors: that of [Client.Metadata];
-// [ErrUnsupported] when the metadata rules out PKCE with S256 or the response
-// mode; others for an incomplete request.
+// AuthorizationURL returns the URL to send the browser to. Where [Config].PAR says
+// so, the request is first sent to the authorization server itself, and the URL is
+// good for one login soon. Parameters that the authorization endpoint has already
+// are kept (RFC 6749 section 3.1). Params of the request win over those of
+// [Config]; resource indicators of [Config].Resource come beside those that Params
+// name. Errors: that of [Client.Metadata]; [ErrUnsupported] when the metadata rules
+// out PKCE with S256, the response mode, or what Config demands; an [*Error] when
+// the request could not be pushed; others for an incomplete request.
 func (c *Client) AuthorizationURL(ctx context.Context, r AuthorizationRequest) (string, error) {
 	md, err := c.Metadata(ctx)
 	if err != nil {
@@ -52,7 +54,24 @@ func (c *Client) AuthorizationURL(ctx context.Context, r AuthorizationRequest) (
 	if err != nil {
 		return "", fmt.Errorf("%w: authorization_endpoint is not a URL", ErrMetadata)
 	}
+	params := c.authorizationParams(scope, &r)
 	q := u.Query()
+	for name := range params {
+		q.Del(name) // there once, here or in what is pushed
+	}
+	if params, err = c.push(ctx, md, params); err != nil {
+		return "", err
+	}
+	for name, values := range params {
+		q[name] = values
+	}
+	u.RawQuery = q.Encode()
+	return u.String(), nil
+}
+
+// authorizationParams returns all parameters of a request that has been checked.
+func (c *Client) authorizationParams(scope []string, r *AuthorizationRequest) url.Values {
+	q := url.Values{}
 	for _, params := range []url.Values{c.cfg.Params, r.Params} {
 		for name, values := range params {
 			q[name] = slices.Clone(values)
@@ -73,8 +92,7 @@ func (c *Client) AuthorizationURL(ctx context.Context, r AuthorizationRequest) (
 	if r.ResponseMode != "" && r.ResponseMode != "query" {
 		q.Set("response_mode", r.ResponseMode)
 	}
-	u.RawQuery = q.Encode()
-	return u.String(), nil
+	return q
 }
 
 // scope returns the scope to ask for.

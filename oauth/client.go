@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 )
 
@@ -47,6 +48,8 @@ type Config struct {
 	// Params are further parameters of every authorization request. They cannot
 	// replace the ones this package sets. Default: none.
 	Params url.Values
+	// PAR says when authorization requests are pushed. Default: PARAuto.
+	PAR PARMode
 	// HTTP is the client for calls to the authorization server. It is copied;
 	// redirects are never followed and cookies never kept. Default: one over
 	// [NewTransport].
@@ -87,6 +90,8 @@ type Client struct {
 	metadata  metadataCache
 	keys      keySet
 	latency   latency
+	// unpushed: it was said that a request could not be pushed.
+	unpushed sync.Once
 }
 
 // New checks cfg and returns a Client. It makes no network call.
@@ -114,6 +119,13 @@ func New(cfg Config) (*Client, error) {
 		if reservedParams[name] {
 			return nil, fmt.Errorf("oauth: authorization request parameter %q cannot be replaced", name)
 		}
+	}
+	switch cfg.PAR {
+	case "":
+		cfg.PAR = PARAuto
+	case PARAuto, PARRequired, PAROff:
+	default:
+		return nil, fmt.Errorf("oauth: unknown mode %q of pushed authorization requests", cfg.PAR)
 	}
 	if cfg.Timeout < 0 || cfg.RefreshTimeout < 0 || cfg.Leeway < 0 || cfg.Leeway > maxLeeway {
 		return nil, fmt.Errorf("oauth: timeouts and leeway must not be negative, leeway at most %v", maxLeeway)

@@ -77,7 +77,7 @@ func TestTLSClientAuthentication(t *testing.T) {
 				}
 				certificate := newCertificate(t, certificateFiles(t, issued))
 				as := astest.New(astest.Options{
-					AuthMethod: string(method), MTLSAliases: aliases, BindTokens: true,
+					AuthMethod: string(method), MTLSAliases: aliases, BindTokens: true, RequirePAR: true,
 					ClientRoots: authority.Pool(), ClientSubject: "CN=app", ClientKeys: func() []byte { return keySetOf(certificate.PublicKeys()) },
 				}).StartTLS(t, authority)
 				c := newCertifiedClient(t, as, authority.Pool(), method, certificate)
@@ -97,7 +97,7 @@ func TestTLSClientAuthentication(t *testing.T) {
 					t.Errorf("%v: %s", err, lastAuthError(as))
 				}
 				for _, r := range as.Requests("") {
-					authenticated := r.Endpoint == astest.Token || r.Endpoint == astest.Revoke
+					authenticated := r.Endpoint == astest.Token || r.Endpoint == astest.Revoke || r.Endpoint == astest.PAR
 					if shown := r.Certificate != nil; shown != authenticated {
 						t.Errorf("%s %s: certificate shown: %v", r.Host, r.Endpoint, shown)
 					}

@@ -38,6 +38,9 @@ type Metadata struct {
 	// AuthorizationResponseIssParameterSupported: every authorization response
 	// carries iss (RFC 9207 section 3).
 	AuthorizationResponseIssParameterSupported bool
+	// RequirePushedAuthorizationRequests: no other authorization request is taken
+	// (RFC 9126 section 5).
+	RequirePushedAuthorizationRequests bool
 }
 
 const (
@@ -149,6 +152,9 @@ func (c *Client) warnAbout(md *Metadata, warned *bool) {
 	if algs, alg := md.TokenEndpointAuthSigningAlgValuesSupported, c.assertionAlgorithm(); alg != "" && len(algs) > 0 && !slices.Contains(algs, alg) {
 		c.log.Warn("signature algorithm of client assertions is not among those of the authorization server",
 			"issuer", c.cfg.Issuer, "alg", alg, "supported", algs)
+	}
+	if md.RequirePushedAuthorizationRequests && c.cfg.PAR == PAROff {
+		c.log.Warn("authorization server takes pushed authorization requests alone, and they are switched off", "issuer", c.cfg.Issuer)
 	}
 	if len(md.CodeChallengeMethodsSupported) == 0 {
 		c.log.Warn("authorization server does not announce PKCE; it is used all the same, and state and nonce are checked",
@@ -267,6 +273,7 @@ func parseMetadata(data []byte, issuer string, mutualTLS bool) (*Metadata, error
 		IDTokenSigningAlgValuesSupported:           o.texts("id_token_signing_alg_values_supported"),
 	}
 	md.AuthorizationResponseIssParameterSupported, _ = o.members["authorization_response_iss_parameter_supported"].(bool)
+	md.RequirePushedAuthorizationRequests, _ = o.members["require_pushed_authorization_requests"].(bool)
 	aliases := &object{}
 	if members, ok := o.members["mtls_endpoint_aliases"].(map[string]any); ok && mutualTLS {
 		aliases.members = members

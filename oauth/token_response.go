@@ -133,8 +133,8 @@ func lifetime(v any) time.Duration {
 	return time.Duration(f * float64(time.Second))
 }
 
-// answerError makes the error of an answer that brings no tokens. Its body may be
-// anything.
+// answerError makes the error of an answer that brings nothing of what was asked
+// for. Its body may be anything.
 func answerError(a *answer) *Error {
 	e := &Error{Status: a.status, RetryAfter: retryAfter(a.header, a.sent)}
 	if o, err := parseObject(a.body, false); err == nil {
@@ -148,7 +148,7 @@ func answerError(a *answer) *Error {
 	}
 	e.Class = classOfAnswer(a.status, e.Code)
 	if e.Class == ClassOutage && e.Code == "" && !unwell(a.status) {
-		e.cause = fmt.Errorf("%w: neither tokens nor an error", ErrUnusable)
+		e.cause = fmt.Errorf("%w: neither what was asked for nor an error", ErrUnusable)
 	}
 	return e
 }

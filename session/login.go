@@ -41,8 +41,9 @@ type LoginStart struct {
 }
 
 // StartLogin makes the authorization request (RFC 6749 section 4.1.1, PKCE
-// S256, state, nonce) and the cookie that binds it to this browser. The server
-// keeps nothing. It fails with a [*KeyMismatchError] where no login can succeed.
+// S256, state, nonce), pushes it where the client is to (RFC 9126), and makes the
+// cookie that binds it to this browser. Nothing of it is kept here. It fails with a
+// [*KeyMismatchError] where no login can succeed.
 func (m *Manager) StartLogin(ctx context.Context, site *Site, req LoginRequest) (*LoginStart, error) {
 	if len(req.ReturnTo) > MaxReturnTo {
 		return nil, fmt.Errorf("return URL is longer than %d bytes", MaxReturnTo)
@@ -72,13 +73,6 @@ func (m *Manager) StartLogin(ctx context.Context, site *Site, req LoginRequest) 
 			sameSite = http.SameSiteNoneMode // the response is a cross-site POST
 		}
 	}
-	target, err := m.cfg.Client.AuthorizationURL(ctx, oauth.AuthorizationRequest{
-		RedirectURI: req.RedirectURI, State: l.state, Nonce: l.nonce, CodeVerifier: l.verifier,
-		Params: req.Params, ResponseMode: mode,
-	})
-	if err != nil {
-		return nil, err
-	}
 	r, err := m.cfg.Ring.current(ctx)
 	if err != nil {
 		return nil, err
@@ -91,6 +85,14 @@ func (m *Manager) StartLogin(ctx context.Context, site *Site, req LoginRequest) 
 		m.cfg.Observer.LimitReached(LimitPendingLogins)
 	}
 	c, err := site.loginCookie(r, l, sameSite)
+	if err != nil {
+		return nil, err
+	}
+	// Last, since the authorization server may hear of it.
+	target, err := m.cfg.Client.AuthorizationURL(ctx, oauth.AuthorizationRequest{
+		RedirectURI: req.RedirectURI, State: l.state, Nonce: l.nonce, CodeVerifier: l.verifier,
+		Params: req.Params, ResponseMode: mode,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -16,17 +16,11 @@ import (
 // authorize signs Options.User in and answers with a code (RFC 6749 section
 // 4.1). It demands PKCE with S256.
 func (s *Server) authorize(rec *Request) *response {
-	q := rec.Form
+	q, res := s.authorizationRequest(rec)
+	if res != nil {
+		return res
+	}
 	redirectURI := q.Get("redirect_uri")
-	u, err := url.Parse(redirectURI)
-	if q.Get("client_id") != s.opts.ClientID || err != nil || !u.IsAbs() || u.Fragment != "" {
-		return oauthError(http.StatusBadRequest, "invalid_request", "client or redirect URI unknown")
-	}
-	for name, values := range q {
-		if len(values) > 1 && name != "resource" {
-			return oauthError(http.StatusBadRequest, "invalid_request", "repeated parameter "+name)
-		}
-	}
 	params := url.Values{}
 	if state := q.Get("state"); state != "" {
 		params.Set("state", state)
@@ -39,12 +33,8 @@ func (s *Server) authorize(rec *Request) *response {
 	switch {
 	case s.opts.AuthorizeError != "":
 		params.Set("error", s.opts.AuthorizeError)
-	case q.Get("response_type") != "code":
-		params.Set("error", "unsupported_response_type")
-	case q.Get("code_challenge_method") != "S256" || len(q.Get("code_challenge")) != 43:
-		params.Set("error", "invalid_request")
-	case !s.knowsTargets(q["resource"]):
-		params.Set("error", "invalid_target")
+	case s.refuses(q) != "":
+		params.Set("error", s.refuses(q))
 	default:
 		scope := q.Get("scope")
 		if s.opts.Scope != "" {
@@ -68,6 +58,34 @@ func (s *Server) authorize(rec *Request) *response {
 		return formPost(redirectURI, params)
 	}
 	return redirect(query(redirectURI, params))
+}
+
+// checkRedirectURI refuses a request that must not be answered by redirect.
+func (s *Server) checkRedirectURI(q url.Values) *response {
+	u, err := url.Parse(q.Get("redirect_uri"))
+	if q.Get("client_id") != s.opts.ClientID || err != nil || !u.IsAbs() || u.Fragment != "" {
+		return oauthError(http.StatusBadRequest, "invalid_request", "client or redirect URI unknown")
+	}
+	for name, values := range q {
+		if len(values) > 1 && name != "resource" {
+			return oauthError(http.StatusBadRequest, "invalid_request", "repeated parameter "+name)
+		}
+	}
+	return nil
+}
+
+// refuses gives the error code for a request that cannot be granted; "" for one that
+// can.
+func (s *Server) refuses(q url.Values) string {
+	switch {
+	case q.Get("response_type") != "code":
+		return "unsupported_response_type"
+	case q.Get("code_challenge_method") != "S256" || len(q.Get("code_challenge")) != 43:
+		return "invalid_request"
+	case !s.knowsTargets(q["resource"]):
+		return "invalid_target"
+	}
+	return ""
 }
 
 // formPost answers with a page that posts itself (OAuth 2.0 Form Post Response Mode).

@@ -19,6 +19,7 @@ const (
 	JWKS       = "jwks"        // JWK Set document
 	Revoke     = "revoke"      // revocation endpoint
 	EndSession = "end_session" // end-session endpoint
+	PAR        = "par"         // pushed authorization request endpoint
 )
 
 // Rotation is what the token endpoint does with a refresh token it accepts.
@@ -79,6 +80,12 @@ type Options struct {
 	Claims map[string]any
 	// Scope granted instead of what was asked for. [what was asked for]
 	Scope string
+	// PAR: metadata has an endpoint for pushed authorization requests (RFC 9126).
+	PAR bool
+	// RequirePAR: it has, and no other requests are taken.
+	RequirePAR bool
+	// RequestURILifetime is how long a pushed request waits for the browser. [1m]
+	RequestURILifetime time.Duration
 	// AuthorizeError is answered by the authorization endpoint, by redirect, in
 	// place of a code: "access_denied", "login_required".
 	AuthorizeError string
@@ -160,6 +167,7 @@ func (o Options) withDefaults() Options {
 	dur(&o.IDTokenLifetime, 5*time.Minute)
 	dur(&o.CodeLifetime, time.Minute)
 	dur(&o.Grace, 10*time.Second)
+	dur(&o.RequestURILifetime, time.Minute)
 	o.Latency = maps.Clone(o.Latency)
 	if o.Latency == nil {
 		o.Latency = map[string]time.Duration{}
@@ -195,8 +203,16 @@ func (o *Options) metadata(issuer, mutual string, algs []string) map[string]any 
 	if !o.NoIssParameter {
 		doc["authorization_response_iss_parameter_supported"] = true
 	}
+	aliases := map[string]any{"token_endpoint": mutual + "/token", "revocation_endpoint": mutual + "/revoke"}
+	if o.PAR || o.RequirePAR {
+		doc["pushed_authorization_request_endpoint"] = issuer + "/par"
+		aliases["pushed_authorization_request_endpoint"] = mutual + "/par"
+	}
+	if o.RequirePAR {
+		doc["require_pushed_authorization_requests"] = true
+	}
 	if mutual != "" {
-		doc["mtls_endpoint_aliases"] = map[string]any{"token_endpoint": mutual + "/token", "revocation_endpoint": mutual + "/revoke"}
+		doc["mtls_endpoint_aliases"] = aliases
 	}
 	if o.MetadataDoc != nil {
 		o.MetadataDoc(doc)

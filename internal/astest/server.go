@@ -26,6 +26,8 @@ type Server struct {
 	scripts map[string][]*Answer
 	history []*Request
 	grants  grants
+	// pushed are the authorization requests that wait for a browser, by request_uri.
+	pushed map[string]*pushedRequest
 	// assertions are the jti of client assertions that were accepted.
 	assertions map[string]bool
 
@@ -40,7 +42,7 @@ type Server struct {
 func New(o Options) *Server {
 	s := &Server{
 		opts:    o.withDefaults(),
-		scripts: map[string][]*Answer{}, assertions: map[string]bool{},
+		scripts: map[string][]*Answer{}, assertions: map[string]bool{}, pushed: map[string]*pushedRequest{},
 	}
 	s.base = "https://" + s.opts.Host
 	s.grants.init()
@@ -244,6 +246,10 @@ func (s *Server) route(path string) (string, func(*Request) *response) {
 	switch rest {
 	case "/authorize":
 		return Authorize, s.authorize
+	case "/par":
+		if s.opts.PAR || s.opts.RequirePAR {
+			return PAR, s.pushedRequest
+		}
 	case "/token":
 		return Token, s.token
 	case "/jwks":

@@ -1,0 +1,71 @@
+// Copyright the caddy-bff authors
+// SPDX-License-Identifier: Apache-2.0
+
+package caddymodule
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/caddy-bff/caddy-bff/internal/astest"
+)
+
+// PR-01, PR-02, PR-03: where the server wants pushed requests, every login is one,
+// with a reference of its own, that works once.
+func TestLoginByPushedRequest(t *testing.T) {
+	b := newBench(t, benchOptions{as: astest.Options{RequirePAR: true}})
+	c := b.browser()
+	request := c.startLogin("/after")
+	if q := request.Query(); len(q) != 2 || q.Get("client_id") != "app" || q.Get("request_uri") == "" {
+		t.Errorf("the browser carries %v", request)
+	}
+	callback := c.authorize(request)
+	if a := c.get(callback, arrive...); a.StatusCode != http.StatusSeeOther || a.location() != "/after" {
+		t.Fatalf("%d %q %s", a.StatusCode, a.location(), a.body)
+	}
+	if _, err := b.as.Login(request.String()); err == nil {
+		t.Error("the authorization server of the test takes a reference twice")
+	}
+	if again := c.get("/bff/login?force=true", navigate...); again.location() == request.String() || b.as.Count(astest.PAR) != 2 {
+		t.Errorf("%q, %d requests pushed", again.location(), b.as.Count(astest.PAR))
+	}
+	// For an application that navigates by itself.
+	a := b.browser().do(http.MethodPost, "/bff/login", "", script...)
+	if got, _ := a.json(t)["authorization_url"].(string); !strings.Contains(got, "request_uri=") || b.as.Count(astest.PAR) != 3 {
+		t.Errorf("%s, %d requests pushed", a.body, b.as.Count(astest.PAR))
+	}
+	if log := b.log(); strings.Contains(log, request.Query().Get("request_uri")) {
+		t.Error("the reference is in the log")
+	}
+}
+
+// PR-03, PR-04: a request that is not taken is an error page, without half a login,
+// and the next attempt works.
+func TestPushedRequestThatIsNotTaken(t *testing.T) {
+	b := newBench(t, benchOptions{bff: "par required", as: astest.Options{PAR: true}})
+	c := b.browser()
+	for _, tc := range []struct {
+		answer astest.Answer
+		status int
+		code   string
+		wait   string
+	}{
+		{astest.OAuthError(400, "invalid_request"), http.StatusBadGateway, codeTokenUnavailable, ""},
+		{astest.OAuthError(401, "invalid_client"), http.StatusBadGateway, codeTokenUnavailable, ""},
+		{astest.Answer{Status: 404}, http.StatusBadGateway, codeTokenUnavailable, ""},
+		{astest.Answer{Status: 413}, http.StatusBadGateway, codeTokenUnavailable, ""},
+		{astest.JSON(201, map[string]any{"expires_in": 60}), http.StatusBadGateway, codeTokenUnavailable, ""},
+		{astest.Answer{Status: 429, Header: http.Header{"Retry-After": {"7"}}}, http.StatusServiceUnavailable, codeServerUnavailable, "7"},
+		{astest.Answer{Status: 503, Header: http.Header{"Retry-After": {"9"}}}, http.StatusServiceUnavailable, codeServerUnavailable, "9"},
+		{astest.Answer{Cut: true}, http.StatusServiceUnavailable, codeServerUnavailable, "5"},
+	} {
+		b.as.Script(astest.PAR, tc.answer)
+		a := c.get("/bff/login", navigate...)
+		a.wantError(t, tc.status, tc.code)
+		if a.Header.Get("Retry-After") != tc.wait || len(a.Cookies()) > 0 || a.location() != "" {
+			t.Errorf("%d: Retry-After %q, %v, Location %q", tc.answer.Status, a.Header.Get("Retry-After"), a.Cookies(), a.location())
+		}
+	}
+	c.login()
+}
