@@ -109,6 +109,8 @@ func TestCaddyfileErrorsNamePlaceAndWord(t *testing.T) {
 		"resource: no URI":        {bffSite(base + "resource \"https://a b\"\n"), "is not a URI", "Caddyfile:6"},
 		"resource: repeated":      {bffSite(base + "resource https://a https://a\n"), "'https://a' appears twice in resource", "Caddyfile:6"},
 		"par":                     {bffSite(base + "par on\n"), "par is \"on\", should be one of: auto, required, off", "Caddyfile:6"},
+		"request_object":          {bffSite(base + "request_object on\n"), "request_object is \"on\", should be one of: auto, required, off", "Caddyfile:6"},
+		"request_object, no key":  {bffSite(base + "request_object required\n"), "request_object required needs a key_file in client_auth", "Caddyfile:6"},
 		"later: dpop":             {bffSite(base + "dpop on\n"), "unrecognized option 'dpop'", "Caddyfile:6"},
 		"logout backchannel":      {bffSite(base + "logout {\nbackchannel yes\n}\n"), "logout backchannel is \"yes\", should be one of: on, off", "Caddyfile:7"},
 		"logout frontchannel":     {bffSite(base + "logout {\nfrontchannel\n}\n"), "logout frontchannel needs a value", "Caddyfile:7"},

@@ -48,6 +48,7 @@ func parseBFF(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //	    login_param         <name...>
 //	    response_mode       query|form_post
 //	    par                 auto|required|off
+//	    request_object      auto|required|off
 //	    trust_ca            <pem file...>
 //	    http_timeout        <duration>
 //	    public_origin       <origin>
@@ -144,6 +145,8 @@ func (h *Handler) unmarshalOption(o *options) error {
 		return o.text(&h.ResponseMode)
 	case "par":
 		return o.text(&h.PAR)
+	case "request_object":
+		return o.text(&h.RequestObject)
 	case "trust_ca":
 		return o.list(&h.TrustCA)
 	case "http_timeout":

@@ -21,8 +21,9 @@ type ClientAuthOptions struct {
 	// is registered; no other is ever tried. Default: client_secret_basic with a
 	// client secret. Without one, a method has to be given.
 	Method string `json:"method,omitempty"`
-	// KeyFile is the path of the private key of private_key_jwt: PEM (PKCS#8, SEC
-	// 1 or PKCS#1), a JWK or a JWK Set; RSA of 2048 bits or more, EC or Ed25519. It
+	// KeyFile is the path of the private key that client assertions of
+	// private_key_jwt and request objects are signed with; with another method it
+	// needs request_object required. PEM (PKCS#8, SEC 1 or PKCS#1), a JWK or a JWK Set; RSA of 2048 bits or more, EC or Ed25519. It
 	// is read again when it changes. Of several keys the first signs. The public
 	// keys are served at the endpoint jwks, a new one for two minutes before it
 	// signs. Placeholders are replaced once, at load.
@@ -31,8 +32,9 @@ type ClientAuthOptions struct {
 	// none. Placeholders as in KeyFile. Default: the first key, named by its kid or
 	// its thumbprint.
 	KeyID string `json:"key_id,omitempty"`
-	// Alg is the signature algorithm of private_key_jwt (RS256, PS256, ES256,
-	// EdDSA and their longer kin) or client_secret_jwt (HS256, HS384, HS512).
+	// Alg is the signature algorithm of the key (RS256, PS256, ES256, EdDSA and their
+	// longer kin), or with client_secret_jwt that of the secret (HS256, HS384, HS512);
+	// a key beside such a secret has that of its JWK, or the default of its kind.
 	// Default: that of the JWK, else RS256 or what the kind of key says; HS256.
 	Alg string `json:"alg,omitempty"`
 	// Audience of client assertions is issuer, or token_endpoint for servers that
@@ -146,27 +148,32 @@ func (h *Handler) checkClientAuth() error {
 			return wrong(p.option, "%s is not the path of a file", p.option) // it may be the key
 		}
 	}
-	if err := a.checkJWT(); err != nil || strings.Contains(h.ClientSecret, "{") {
+	if err := h.checkJWT(); err != nil || strings.Contains(h.ClientSecret, "{") {
 		return err
 	}
 	return checkSecretLength(a, oauth.Secret(h.ClientSecret))
 }
 
-// checkJWT checks the options that are for client assertions.
-func (a *ClientAuthOptions) checkJWT() error {
+// checkJWT checks the options that are for client assertions and request objects.
+func (h *Handler) checkJWT() error {
+	a := h.ClientAuth
 	m := a.method()
-	algs := []string{"HS256", "HS384", "HS512"}
-	if m == oauth.AuthPrivateKeyJWT {
-		algs = oauth.SigningAlgorithms()
+	signs := m == oauth.AuthPrivateKeyJWT || h.RequestObject == string(oauth.RequestObjectRequired)
+	if signs && a.KeyFile == "" {
+		return wrong("request_object", "request_object required needs a key_file in client_auth")
+	}
+	algs := oauth.SigningAlgorithms()
+	if m == oauth.AuthClientSecretJWT {
+		algs = []string{"HS256", "HS384", "HS512"}
 	}
 	for _, o := range []struct {
 		option, value string
 		fits          bool
 		words         []string
 	}{
-		{"client_auth key_file", a.KeyFile, m == oauth.AuthPrivateKeyJWT, nil},
-		{"client_auth key_id", a.KeyID, m == oauth.AuthPrivateKeyJWT, nil},
-		{"client_auth alg", a.Alg, m.UsesAssertion(), algs},
+		{"client_auth key_file", a.KeyFile, signs, nil},
+		{"client_auth key_id", a.KeyID, signs, nil},
+		{"client_auth alg", a.Alg, signs || m.UsesAssertion(), algs},
 		{"client_auth audience", a.Audience, m.UsesAssertion(), []string{string(oauth.AudienceIssuer), string(oauth.AudienceTokenEndpoint)}},
 		{"client_auth typ", a.Typ, m.UsesAssertion(), []string{
 			string(oauth.AssertionTypeClientAuthentication), string(oauth.AssertionTypeJWT), string(oauth.AssertionTypeNone),
@@ -174,6 +181,8 @@ func (a *ClientAuthOptions) checkJWT() error {
 	} {
 		switch {
 		case o.value == "":
+		case !o.fits && o.option == "client_auth key_file":
+			return wrong(o.option, "%s means nothing with client_auth %s, unless request_object is required", o.option, m)
 		case !o.fits:
 			return wrong(o.option, "%s means nothing with client_auth %s", o.option, m)
 		case o.words != nil && !slices.Contains(o.words, o.value):
@@ -207,7 +216,11 @@ func (a *ClientAuthOptions) newCredentials() (*clientCredentials, error) {
 	c := new(clientCredentials)
 	var err error
 	if a.KeyFile != "" {
-		c.signingKey, err = oauth.NewSigningKey(oauth.SigningKeyConfig{File: a.KeyFile, KeyID: a.KeyID, Alg: a.Alg, Logger: processLog})
+		alg := a.Alg
+		if a.method() == oauth.AuthClientSecretJWT {
+			alg = "" // it is that of the secret
+		}
+		c.signingKey, err = oauth.NewSigningKey(oauth.SigningKeyConfig{File: a.KeyFile, KeyID: a.KeyID, Alg: alg, Logger: processLog})
 		if err != nil {
 			return nil, fmt.Errorf("client_auth key_file: %w", err)
 		}

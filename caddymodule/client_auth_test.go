@@ -37,7 +37,7 @@ func TestWrongClientAuth(t *testing.T) {
 		{"", "private_key_jwt {\nkey_file /k\nalg HS256\n}", `{"method":"private_key_jwt","key_file":"/k","alg":"HS256"}`, `client_auth alg is "HS256"`, 2},
 		{strings.Repeat("s", 64), "client_secret_jwt {\nalg RS256\n}", `{"method":"client_secret_jwt","alg":"RS256"}`, `client_auth alg is "RS256", should be one of: HS256`, 1},
 		{"secret", "client_secret_post {\nalg HS256\n}", `{"method":"client_secret_post","alg":"HS256"}`, "client_auth alg means nothing with client_auth client_secret_post", 1},
-		{"", "none {\nkey_file /k\n}", `{"method":"none","key_file":"/k"}`, "client_auth key_file means nothing with client_auth none", 1},
+		{"", "none {\nkey_file /k\n}", `{"method":"none","key_file":"/k"}`, "client_auth key_file means nothing with client_auth none, unless request_object is required", 1},
 		{strings.Repeat("s", 32), "client_secret_jwt {\nkey_id k\n}", `{"method":"client_secret_jwt","key_id":"k"}`, "client_auth key_id means nothing with client_auth client_secret_jwt", 1},
 		{"", "tls_client_auth {\ncertificate /c\nprivate_key /k\naudience issuer\n}", `{"method":"tls_client_auth","certificate":"/c","private_key":"/k","audience":"issuer"}`, "client_auth audience means nothing with client_auth tls_client_auth", 3},
 		{"secret", "client_secret_basic {\ntyp JWT\n}", `{"method":"client_secret_basic","typ":"JWT"}`, "client_auth typ means nothing with", 1},

@@ -15,26 +15,28 @@ import (
 )
 
 // publicKeys gives the keys by which the authorization server knows the client, for
-// its jwks_uri: those of the signing key, or a self-signed certificate (RFC 8705
-// section 2.2.2). Nil: with this configuration there are none.
-func (h *Handler) publicKeys() func() []json.RawMessage {
-	switch h.ClientAuth.method() {
-	case oauth.AuthPrivateKeyJWT:
-		return h.credentials.signingKey.PublicKeys
-	case oauth.AuthSelfSignedTLS:
-		return h.credentials.certificate.PublicKeys
+// its jwks_uri: those of the signing key, and a self-signed certificate (RFC 8705
+// section 2.2.2).
+func (h *Handler) publicKeys() []json.RawMessage {
+	var keys []json.RawMessage
+	if h.ClientAuth.method() == oauth.AuthSelfSignedTLS {
+		keys = h.credentials.certificate.PublicKeys()
 	}
-	return nil
+	if h.credentials.signingKey != nil {
+		keys = append(keys, h.credentials.signingKey.PublicKeys()...)
+	}
+	return keys
 }
 
 // hasPublicKeys reports whether the endpoint exists.
-func (h *Handler) hasPublicKeys() bool { return h.publicKeys() != nil }
+func (h *Handler) hasPublicKeys() bool {
+	return h.credentials.signingKey != nil || h.ClientAuth.method() == oauth.AuthSelfSignedTLS
+}
 
 // serveJWKS serves the client's JWK Set (RFC 7517 section 5). It may be kept for a
 // minute: a new key has to be seen soon.
 func (hd *handle) serveJWKS(w http.ResponseWriter, r *http.Request) error {
-	keys := hd.bff.publicKeys()
-	body, err := json.Marshal(map[string]any{"keys": keys()})
+	body, err := json.Marshal(map[string]any{"keys": hd.bff.publicKeys()})
 	if err != nil {
 		return hd.fail(w, r, err)
 	}

@@ -79,6 +79,10 @@ type Handler struct {
 	// that browsers carry a reference alone (RFC 9126): auto, where its metadata has
 	// the endpoint; required, or there is no login; off. Default: auto.
 	PAR string `json:"par,omitempty"`
+	// RequestObject says when authorization requests are signed (RFC 9101), with the
+	// key of ClientAuth: auto, where the metadata of the authorization server demands
+	// it; required; off. Default: auto.
+	RequestObject string `json:"request_object,omitempty"`
 	// TrustCA are PEM files with further roots for calls to the authorization server.
 	TrustCA []string `json:"trust_ca,omitempty"`
 	// HTTPTimeout bounds one call to the authorization server; a refresh may

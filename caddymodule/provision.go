@@ -90,6 +90,7 @@ func (h *Handler) called() string {
 func (h *Handler) setDefaults() {
 	setDefault(&h.ResponseMode, responseModeQuery)
 	setDefault(&h.PAR, string(oauth.PARAuto))
+	setDefault(&h.RequestObject, string(oauth.RequestObjectAuto))
 	setDefault(&h.BasePath, defaultBasePath)
 	setDefault(&h.ErrorPages, errorPagesBuiltin)
 	if h.ClientAuth == nil {
@@ -160,7 +161,7 @@ func (h *Handler) takeManager() error {
 		return fmt.Errorf("trust_ca: %w", err)
 	}
 	identity, err := json.Marshal([]any{
-		h.Issuer, h.ClientID, h.ClientSecret, h.ClientAuth, h.Name, h.Scope, h.Resource, h.AuthorizationParam, h.PAR, rootsSum,
+		h.Issuer, h.ClientID, h.ClientSecret, h.ClientAuth, h.Name, h.Scope, h.Resource, h.AuthorizationParam, h.PAR, h.RequestObject, rootsSum,
 		h.HTTPTimeout, h.Cookie, h.Session, h.Refresh, h.AccessToken, h.Logout.Revoke, h.Logout.IDTokenHint,
 	})
 	if err != nil {
@@ -205,7 +206,7 @@ func (h *Handler) newManager(secret *configSecret, roots *x509.CertPool) (*sessi
 		Issuer: h.Issuer, ClientID: h.ClientID, AuthMethod: h.ClientAuth.method(),
 		SigningKey: h.credentials.signingKey, Certificate: h.credentials.certificate,
 		Assertion: oauth.AssertionConfig{Audience: oauth.AssertionAudience(h.ClientAuth.Audience), Type: oauth.AssertionType(h.ClientAuth.Typ)},
-		Scope:     h.Scope, Resource: h.Resource, Params: h.AuthorizationParam, PAR: oauth.PARMode(h.PAR),
+		Scope:     h.Scope, Resource: h.Resource, Params: h.AuthorizationParam, PAR: oauth.PARMode(h.PAR), RequestObject: oauth.RequestObjectMode(h.RequestObject),
 		Timeout: time.Duration(h.HTTPTimeout), Leeway: time.Duration(h.AccessToken.Leeway), Audience: h.AccessToken.Audience,
 		Logger: processLog,
 	}

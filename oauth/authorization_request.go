@@ -59,7 +59,7 @@ func (c *Client) AuthorizationURL(ctx context.Context, r AuthorizationRequest) (
 	for name := range params {
 		q.Del(name) // there once, here or in what is pushed
 	}
-	if params, err = c.push(ctx, md, params); err != nil {
+	if params, err = c.dispatch(ctx, md, params); err != nil {
 		return "", err
 	}
 	for name, values := range params {
@@ -67,6 +67,34 @@ func (c *Client) AuthorizationURL(ctx context.Context, r AuthorizationRequest) (
 	}
 	u.RawQuery = q.Encode()
 	return u.String(), nil
+}
+
+// dispatch signs the parameters of a request and pushes them, where that is wanted,
+// and returns those that are left for the browser.
+func (c *Client) dispatch(ctx context.Context, md *Metadata, params url.Values) (url.Values, error) {
+	signs, err := c.signsRequests(md)
+	if err != nil {
+		return nil, err
+	}
+	outer := params
+	if signs {
+		object, err := c.requestObject(params)
+		if err != nil {
+			return nil, err
+		}
+		outer = url.Values{"client_id": {c.cfg.ClientID}, "request": {object.Reveal()}}
+	}
+	requestURI, err := c.push(ctx, md, outer)
+	switch {
+	case err != nil:
+		return nil, err
+	case requestURI != "":
+		return url.Values{"client_id": {c.cfg.ClientID}, "request_uri": {requestURI.Reveal()}}, nil
+	case signs && params.Has("nonce"):
+		// Without effect, and yet not to be left out (OpenID Connect Core section 6.1).
+		outer["response_type"], outer["scope"] = params["response_type"], params["scope"]
+	}
+	return outer, nil
 }
 
 // authorizationParams returns all parameters of a request that has been checked.

@@ -28,7 +28,8 @@ type Config struct {
 	// safe for concurrent use. Required where AuthMethod uses a secret, nil
 	// otherwise.
 	ClientSecret func() (Secret, error)
-	// SigningKey signs client assertions. Required with private_key_jwt.
+	// SigningKey signs client assertions and request objects. Required with
+	// private_key_jwt and with RequestObjectRequired.
 	SigningKey *SigningKey
 	// Assertion says how client assertions are made.
 	Assertion AssertionConfig
@@ -50,6 +51,8 @@ type Config struct {
 	Params url.Values
 	// PAR says when authorization requests are pushed. Default: PARAuto.
 	PAR PARMode
+	// RequestObject says when they are signed. Default: RequestObjectAuto.
+	RequestObject RequestObjectMode
 	// HTTP is the client for calls to the authorization server. It is copied;
 	// redirects are never followed and cookies never kept. Default: one over
 	// [NewTransport].
@@ -126,6 +129,9 @@ func New(cfg Config) (*Client, error) {
 	case PARAuto, PARRequired, PAROff:
 	default:
 		return nil, fmt.Errorf("oauth: unknown mode %q of pushed authorization requests", cfg.PAR)
+	}
+	if err := cfg.checkRequestObject(); err != nil {
+		return nil, err
 	}
 	if cfg.Timeout < 0 || cfg.RefreshTimeout < 0 || cfg.Leeway < 0 || cfg.Leeway > maxLeeway {
 		return nil, fmt.Errorf("oauth: timeouts and leeway must not be negative, leeway at most %v", maxLeeway)

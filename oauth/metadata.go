@@ -41,6 +41,10 @@ type Metadata struct {
 	// RequirePushedAuthorizationRequests: no other authorization request is taken
 	// (RFC 9126 section 5).
 	RequirePushedAuthorizationRequests bool
+	// RequireSignedRequestObject: every authorization request has to be signed (RFC
+	// 9101 section 10.5), by one of RequestObjectSigningAlgValuesSupported.
+	RequireSignedRequestObject             bool
+	RequestObjectSigningAlgValuesSupported []string
 }
 
 const (
@@ -155,6 +159,15 @@ func (c *Client) warnAbout(md *Metadata, warned *bool) {
 	}
 	if md.RequirePushedAuthorizationRequests && c.cfg.PAR == PAROff {
 		c.log.Warn("authorization server takes pushed authorization requests alone, and they are switched off", "issuer", c.cfg.Issuer)
+	}
+	if md.RequireSignedRequestObject && c.cfg.RequestObject == RequestObjectOff {
+		c.log.Warn("authorization server takes signed authorization requests alone, and they are switched off", "issuer", c.cfg.Issuer)
+	}
+	if signs, err := c.signsRequests(md); err == nil && signs {
+		if algs, alg := md.RequestObjectSigningAlgValuesSupported, c.cfg.SigningKey.algorithm(); len(algs) > 0 && !slices.Contains(algs, alg) {
+			c.log.Warn("signature algorithm of request objects is not among those of the authorization server",
+				"issuer", c.cfg.Issuer, "alg", alg, "supported", algs)
+		}
 	}
 	if len(md.CodeChallengeMethodsSupported) == 0 {
 		c.log.Warn("authorization server does not announce PKCE; it is used all the same, and state and nonce are checked",
@@ -274,6 +287,8 @@ func parseMetadata(data []byte, issuer string, mutualTLS bool) (*Metadata, error
 	}
 	md.AuthorizationResponseIssParameterSupported, _ = o.members["authorization_response_iss_parameter_supported"].(bool)
 	md.RequirePushedAuthorizationRequests, _ = o.members["require_pushed_authorization_requests"].(bool)
+	md.RequireSignedRequestObject, _ = o.members["require_signed_request_object"].(bool)
+	md.RequestObjectSigningAlgValuesSupported = o.texts("request_object_signing_alg_values_supported")
 	aliases := &object{}
 	if members, ok := o.members["mtls_endpoint_aliases"].(map[string]any); ok && mutualTLS {
 		aliases.members = members

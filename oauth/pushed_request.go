@@ -35,41 +35,44 @@ const (
 )
 
 // push sends the parameters of an authorization request to the authorization
-// server, and returns those that are left for the browser: client_id and
-// request_uri (RFC 9126 section 4). Where nothing is pushed it returns params.
-func (c *Client) push(ctx context.Context, md *Metadata, params url.Values) (url.Values, error) {
+// server, and returns the request_uri that stands for them (RFC 9126 section 2);
+// "" where the browser is to carry them.
+func (c *Client) push(ctx context.Context, md *Metadata, params url.Values) (Secret, error) {
 	required := c.cfg.PAR == PARRequired || md.RequirePushedAuthorizationRequests
 	switch {
 	case c.cfg.PAR == PAROff:
-		return params, nil
+		return "", nil
 	case md.PushedAuthorizationRequestEndpoint == "" && required:
-		return nil, fmt.Errorf("%w: pushed authorization requests are required, and the metadata has no endpoint for them", ErrUnsupported)
+		return "", fmt.Errorf("%w: pushed authorization requests are required, and the metadata has no endpoint for them", ErrUnsupported)
 	case md.PushedAuthorizationRequestEndpoint == "":
-		return params, nil
+		return "", nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
 	// The copy is for the client's credentials.
 	a, err := c.post(ctx, md.PushedAuthorizationRequestEndpoint, maps.Clone(params), maxPushedResponse)
 	if err != nil {
-		return nil, fmt.Errorf("pushing the authorization request: %w", err)
+		return "", fmt.Errorf("pushing the authorization request: %w", err)
 	}
 	if a.status != http.StatusCreated {
 		e := answerError(a)
+		if e.Code == "invalid_request_object" && c.cfg.SigningKey != nil {
+			c.refused(md.PushedAuthorizationRequestEndpoint) // by whom the key is not known (any more)
+		}
 		if !required && declinesPushing(e) {
 			c.unpushed.Do(func() {
 				c.log.Warn("authorization server has an endpoint for pushed authorization requests, but not for this client; the browser carries them",
 					"issuer", c.cfg.Issuer, "endpoint", md.PushedAuthorizationRequestEndpoint, "error", e)
 			})
-			return params, nil
+			return "", nil
 		}
-		return nil, fmt.Errorf("pushing the authorization request: %w", e)
+		return "", fmt.Errorf("pushing the authorization request: %w", e)
 	}
 	requestURI, err := parsePushedResponse(a.body)
 	if err != nil {
-		return nil, &Error{Status: a.status, Class: ClassOutage, cause: fmt.Errorf("%w: pushed authorization response: %w", ErrUnusable, err)}
+		return "", &Error{Status: a.status, Class: ClassOutage, cause: fmt.Errorf("%w: pushed authorization response: %w", ErrUnusable, err)}
 	}
-	return url.Values{"client_id": {c.cfg.ClientID}, "request_uri": {requestURI.Reveal()}}, nil
+	return requestURI, nil
 }
 
 // declinesPushing says of an answer that there is no such endpoint, or none for this

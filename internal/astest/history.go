@@ -40,7 +40,9 @@ type Request struct {
 	// became of it.
 	Subject   string
 	Assertion string // client_assertion
-	AuthError string // why the client was refused; "" when it was not
+	// RequestError is why a request object was refused; "" when it was not.
+	RequestError string
+	AuthError    string // why the client was refused; "" when it was not
 	// Certificate is what the client showed in the TLS handshake; nil: none.
 	Certificate *x509.Certificate
 	Host        string // that the request was for

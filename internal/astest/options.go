@@ -84,6 +84,9 @@ type Options struct {
 	PAR bool
 	// RequirePAR: it has, and no other requests are taken.
 	RequirePAR bool
+	// RequireSignedRequest: requests without a signed request object (RFC 9101) are
+	// refused, and metadata says so.
+	RequireSignedRequest bool
 	// RequestURILifetime is how long a pushed request waits for the browser. [1m]
 	RequestURILifetime time.Duration
 	// AuthorizeError is answered by the authorization endpoint, by redirect, in
@@ -210,6 +213,9 @@ func (o *Options) metadata(issuer, mutual string, algs []string) map[string]any 
 	}
 	if o.RequirePAR {
 		doc["require_pushed_authorization_requests"] = true
+	}
+	if o.RequireSignedRequest {
+		doc["require_signed_request_object"] = true
 	}
 	if mutual != "" {
 		doc["mtls_endpoint_aliases"] = aliases

@@ -39,6 +39,10 @@ func (s *Server) pushedRequest(rec *Request) *response {
 	for _, name := range clientCredentials {
 		params.Del(name)
 	}
+	params, res := s.unpack(rec, params, true)
+	if res != nil {
+		return res
+	}
 	if res := s.checkRedirectURI(params); res != nil {
 		return res
 	}
@@ -60,6 +64,10 @@ func (s *Server) authorizationRequest(rec *Request) (url.Values, *response) {
 	if !q.Has("request_uri") {
 		if s.opts.RequirePAR {
 			return nil, oauthError(http.StatusBadRequest, "invalid_request", "the request has to be pushed")
+		}
+		q, res := s.unpack(rec, q, false)
+		if res != nil {
+			return nil, res
 		}
 		return q, s.checkRedirectURI(q)
 	}

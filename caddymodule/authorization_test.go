@@ -4,11 +4,15 @@
 package caddymodule
 
 import (
+	"encoding/json"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/caddy-bff/caddy-bff/internal/astest"
+	"github.com/caddy-bff/caddy-bff/oauth"
 )
 
 // PR-01, PR-02, PR-03: where the server wants pushed requests, every login is one,
@@ -68,4 +72,65 @@ func TestPushedRequestThatIsNotTaken(t *testing.T) {
 		}
 	}
 	c.login()
+}
+
+// PR-05: a client that authenticates with a secret signs its requests with a key that
+// the server knows by the endpoint jwks; pushed or in the address.
+func TestLoginBySignedRequest(t *testing.T) {
+	for _, par := range []string{"auto", "off"} {
+		keyFile := filepath.Join(t.TempDir(), "key.json")
+		writeKey(t, keyFile, astest.NewKey("ES256", "signs"))
+		var origin string
+		b := newBench(t, benchOptions{
+			as: astest.Options{
+				PAR: true, RequireSignedRequest: true, AuthMethod: "client_secret_basic", ClientKeys: func() []byte { return fetch(t, origin+"/bff/jwks") },
+			},
+			bff: "client_auth client_secret_basic {\nkey_file " + keyFile + "\n}\nrequest_object required\npar " + par,
+		})
+		origin = b.origin()
+		c := b.browser().login()
+		if got := c.get("/bff/session", script...).json(t)["authenticated"]; got != true {
+			t.Errorf("par %s: not signed in", par)
+		}
+		request := b.as.Requests(astest.Authorize)[0]
+		if pushed := request.Form.Has("request_uri"); pushed != (par == "auto") || request.Form.Has("redirect_uri") || request.Form.Has("state") {
+			t.Errorf("par %s: %v", par, request.Form)
+		}
+		b.stop()
+	}
+	// Demanded, and no key to sign with.
+	b := newBench(t, benchOptions{as: astest.Options{RequireSignedRequest: true}})
+	b.browser().get("/bff/login", navigate...).wantError(t, http.StatusBadGateway, codeTokenUnavailable)
+}
+
+// RFC 8705 section 2.2.2: the certificate and the key that signs requests are both
+// published, under names of their own though they may be of one key pair.
+func TestPublicKeysOfCertificateAndSigningKey(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := func(name string, content []byte) string {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	public, private := astest.SelfSigned("app").PEM()
+	own := path("cert.key", private)
+	a := &ClientAuthOptions{Method: string(oauth.AuthSelfSignedTLS), Certificate: path("cert.pem", public), PrivateKey: own, KeyFile: own}
+	c, err := a.newCredentials()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kids := map[string]bool{}
+	for _, jwk := range (&Handler{ClientAuth: a, credentials: c}).publicKeys() {
+		var key struct{ Kid string }
+		if err := json.Unmarshal(jwk, &key); err != nil {
+			t.Fatal(err)
+		}
+		kids[key.Kid] = true
+	}
+	if len(kids) != 2 {
+		t.Errorf("key IDs: %v", kids)
+	}
 }
