@@ -93,7 +93,7 @@ func TestCaddyfileErrorsNamePlaceAndWord(t *testing.T) {
 		"repeated value":          {bffSite(base + "scope openid openid\n"), "'openid' appears twice in scope", "Caddyfile:6"},
 		"empty block":             {bffSite(base + "session {\n}\n"), "session needs a block with at least one option", "Caddyfile:"},
 		"argument of a block":     {bffSite(base + "session 5m {\nlifetime 1h\n}\n"), "unexpected argument '5m' of session", "Caddyfile:6"},
-		"wrong word":              {bffSite(base + "response_mode fragment\n"), "response_mode is \"fragment\", should be one of: query, form_post", "Caddyfile:6"},
+		"wrong word":              {bffSite(base + "response_mode fragment\n"), "response_mode is \"fragment\", should be one of: query, form_post, jwt, query.jwt, form_post.jwt", "Caddyfile:6"},
 		"wrong duration":          {bffSite(base + "http_timeout soon\n"), "http_timeout is \"soon\", should be a duration", "Caddyfile:6"},
 		"zero duration":           {bffSite(base + "http_timeout 0s\n"), "http_timeout is \"0s\", should be a duration", "Caddyfile:6"},
 		"rotation without":        {bffSite(base + "refresh {\nrotation grace\n}\n"), "refresh rotation grace needs a duration", "Caddyfile:7"},

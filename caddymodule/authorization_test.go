@@ -6,6 +6,7 @@ package caddymodule
 import (
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -132,5 +133,83 @@ func TestPublicKeysOfCertificateAndSigningKey(t *testing.T) {
 	}
 	if len(kids) != 2 {
 		t.Errorf("key IDs: %v", kids)
+	}
+}
+
+// postBack posts an authorization response as the page of the authorization server
+// makes the browser do it.
+func (c *browser) postBack(form url.Values) *answer {
+	c.t.Helper()
+	return c.do(http.MethodPost, "/bff/callback", form.Encode(), with(arrive, "Origin", c.as.Issuer(), "Content-Type", "application/x-www-form-urlencoded")...)
+}
+
+// CB-10, CK-06, CS-12, PR-07: in every response mode a login succeeds, the response
+// counts by that mode alone, and an error that comes by it is shown.
+func TestResponseModes(t *testing.T) {
+	for _, mode := range oauth.ResponseModes() {
+		b := newBench(t, benchOptions{
+			bff: "response_mode " + mode + "\npublic_origin https://app.example.com", as: astest.Options{JARM: true, PAR: true},
+		})
+		posted, signed := strings.HasPrefix(mode, "form_post"), strings.HasSuffix(mode, "jwt")
+		respond := func(c *browser) (url.Values, *answer) {
+			t.Helper()
+			a := c.get("/bff/login?return_to=/x", navigate...)
+			if posted {
+				form, err := b.as.LoginByForm(a.location())
+				if err != nil {
+					t.Fatal(err)
+				}
+				return form, a
+			}
+			back, err := b.as.Login(a.location())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return back.Query(), a
+		}
+		deliver := func(c *browser, params url.Values, byPost bool) *answer {
+			if byPost {
+				return c.postBack(params)
+			}
+			return c.get("/bff/callback?"+params.Encode(), arrive...)
+		}
+		c := b.browser()
+		params, begun := respond(c)
+		want := http.SameSiteLaxMode
+		if posted {
+			want = http.SameSiteNoneMode
+		}
+		if k := begun.Cookies()[0]; k.SameSite != want || !k.Secure || !k.HttpOnly {
+			t.Errorf("%s: login cookie %v", mode, k)
+		}
+		if params.Has("response") != signed || params.Has("code") == signed {
+			t.Errorf("%s: the response is %v", mode, params)
+		}
+		if a := deliver(c, params, posted); a.StatusCode != http.StatusSeeOther || a.location() != "/x" {
+			t.Errorf("%s: %d %q %s", mode, a.StatusCode, a.location(), a.body)
+		}
+		// The other way round, and signed where it must not be, or the reverse.
+		b.as.ForgetRequests()
+		c = b.browser()
+		params, _ = respond(c)
+		deliver(c, params, !posted).wantError(t, http.StatusBadRequest, codeLoginStateInvalid)
+		if signed {
+			c = b.browser()
+			params, _ = respond(c)
+			state := oauth.ResponseState(params).Reveal()
+			deliver(c, url.Values{"code": {"evil"}, "state": {state}, "iss": {b.as.Issuer()}}, posted).wantError(t, http.StatusBadRequest, codeLoginStateInvalid)
+		}
+		if n := b.as.Count(astest.Token); n != 0 {
+			t.Errorf("%s: %d token requests", mode, n)
+		}
+		b.as.Configure(func(o *astest.Options) { o.AuthorizeError = "access_denied" })
+		c = b.browser()
+		params, _ = respond(c)
+		deliver(c, params, posted).wantError(t, http.StatusForbidden, codeForbidden)
+		c.do(http.MethodPost, "/bff/callback", "x", with(arrive, "Content-Type", "text/plain")...).wantError(t, http.StatusBadRequest, codeInvalidParameter)
+		if jwt := params.Get("response"); jwt != "" && strings.Contains(b.log(), jwt) {
+			t.Errorf("%s: the response is in the log", mode)
+		}
+		b.stop()
 	}
 }

@@ -46,7 +46,7 @@ func parseBFF(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //	    resource            <uri...>
 //	    authorization_param <name> <value>
 //	    login_param         <name...>
-//	    response_mode       query|form_post
+//	    response_mode       query|form_post|jwt|query.jwt|form_post.jwt
 //	    par                 auto|required|off
 //	    request_object      auto|required|off
 //	    trust_ca            <pem file...>

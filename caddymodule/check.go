@@ -60,7 +60,7 @@ func (h *Handler) checkWords() error {
 		option, value string
 		words         []string
 	}{
-		{"response_mode", h.ResponseMode, []string{responseModeQuery, responseModeFormPost}},
+		{"response_mode", h.ResponseMode, oauth.ResponseModes()},
 		{"par", h.PAR, []string{string(oauth.PARAuto), string(oauth.PARRequired), string(oauth.PAROff)}},
 		{"request_object", h.RequestObject, []string{string(oauth.RequestObjectAuto), string(oauth.RequestObjectRequired), string(oauth.RequestObjectOff)}},
 		{"error_pages", h.ErrorPages, []string{errorPagesBuiltin, errorPagesCaddy}},

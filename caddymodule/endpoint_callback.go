@@ -29,7 +29,7 @@ func (hd *handle) serveCallback(w http.ResponseWriter, r *http.Request) error {
 		return hd.fail(w, r, e)
 	}
 	result, err := hd.bff.manager.FinishLogin(r.Context(), hd.site, session.Callback{
-		RedirectURI: hd.redirectURI("callback"), Params: params, Request: hd.cookies,
+		RedirectURI: hd.redirectURI("callback"), Params: params, Posted: r.Method == http.MethodPost, Request: hd.cookies,
 	})
 	if err != nil {
 		return hd.loginFailed(w, r, err)

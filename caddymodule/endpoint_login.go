@@ -116,7 +116,7 @@ func (hd *handle) wantedLogin(r *http.Request, params url.Values, silent bool) (
 func (hd *handle) startLogin(r *http.Request, wanted *loginWanted, restarted bool) (*session.LoginStart, error) {
 	return hd.bff.manager.StartLogin(r.Context(), hd.site, session.LoginRequest{
 		RedirectURI: hd.redirectURI("callback"), ReturnTo: wanted.returnTo, Params: wanted.params,
-		FormPost: hd.bff.ResponseMode == responseModeFormPost, Restarted: restarted,
+		ResponseMode: hd.bff.ResponseMode, Restarted: restarted,
 		Previous: wanted.live, Cookies: hd.cookies.Cookies(),
 	})
 }

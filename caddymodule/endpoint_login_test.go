@@ -152,23 +152,3 @@ func TestLoginInSeveralTabs(t *testing.T) {
 		t.Error("not signed in")
 	}
 }
-
-func TestFormPostResponse(t *testing.T) {
-	b := newBench(t, benchOptions{bff: "response_mode form_post\npublic_origin https://app.example.com"})
-	c := b.browser()
-	a := c.get("/bff/login?return_to=/x", navigate...)
-	request := mustParse(t, a.location())
-	if request.Query().Get("response_mode") != "form_post" || a.Cookies()[0].SameSite != http.SameSiteNoneMode || !a.Cookies()[0].Secure {
-		t.Errorf("%v %v", request, a.Cookies())
-	}
-	q := request.Query()
-	q.Del("response_mode")
-	request.RawQuery = q.Encode()
-	form := mustParse(t, c.authorize(request)).RawQuery
-	post := with(arrive, "Origin", b.as.Issuer(), "Content-Type", "application/x-www-form-urlencoded")
-	a = c.do(http.MethodPost, "/bff/callback", form, post...)
-	if a.StatusCode != http.StatusSeeOther || a.location() != "/x" { // CS-12
-		t.Errorf("%d %q %s", a.StatusCode, a.location(), a.body)
-	}
-	c.do(http.MethodPost, "/bff/callback", "x", with(arrive, "Content-Type", "text/plain")...).wantError(t, http.StatusBadRequest, codeInvalidParameter)
-}

@@ -72,8 +72,9 @@ type Handler struct {
 	// those that the gateway sets itself, nor its own (return_to, force).
 	// Default: prompt, login_hint, ui_locales, acr_values, max_age.
 	LoginParam []string `json:"login_param,omitempty"`
-	// ResponseMode of the authorization response: query or form_post.
-	// Default: query.
+	// ResponseMode of the authorization response: query or form_post, or signed by
+	// the authorization server (JARM): query.jwt, form_post.jwt, or jwt, which is
+	// query.jwt. Default: query.
 	ResponseMode string `json:"response_mode,omitempty"`
 	// PAR says when authorization requests are pushed to the authorization server, so
 	// that browsers carry a reference alone (RFC 9126): auto, where its metadata has

@@ -26,9 +26,6 @@ const (
 
 	defaultBasePath    = "/bff"
 	defaultAfterLogout = "/"
-
-	responseModeQuery    = "query"
-	responseModeFormPost = "form_post"
 )
 
 // Provision sets defaults, checks what was written and takes references to what
@@ -88,7 +85,7 @@ func (h *Handler) called() string {
 }
 
 func (h *Handler) setDefaults() {
-	setDefault(&h.ResponseMode, responseModeQuery)
+	setDefault(&h.ResponseMode, oauth.ResponseModeQuery)
 	setDefault(&h.PAR, string(oauth.PARAuto))
 	setDefault(&h.RequestObject, string(oauth.RequestObjectAuto))
 	setDefault(&h.BasePath, defaultBasePath)

@@ -22,7 +22,7 @@ type AuthorizationRequest struct {
 	Nonce        Secret     // required with scope openid; not sent without it
 	CodeVerifier Secret     // 43 to 128 characters; required; its S256 challenge is sent
 	Params       url.Values // further parameters: prompt, login_hint, max_age, ...
-	ResponseMode string     // "query", "form_post", or "" for the server's default (query)
+	ResponseMode string     // one of [ResponseModes], or "" for the server's default (query)
 }
 
 // reservedParams are the parameters of an authorization request that this package
@@ -161,14 +161,12 @@ func (r *AuthorizationRequest) check(md *Metadata, openid bool) error {
 	if methods := md.CodeChallengeMethodsSupported; len(methods) > 0 && !slices.Contains(methods, "S256") {
 		return fmt.Errorf("%w: PKCE with S256", ErrUnsupported)
 	}
-	switch r.ResponseMode {
-	case "", "query":
-	case "form_post":
-		if modes := md.ResponseModesSupported; len(modes) > 0 && !slices.Contains(modes, "form_post") {
-			return fmt.Errorf("%w: response mode form_post", ErrUnsupported)
-		}
-	default:
+	if r.ResponseMode != "" && !slices.Contains(ResponseModes(), r.ResponseMode) {
 		return fmt.Errorf("oauth: unknown response mode %q", r.ResponseMode)
+	}
+	modes := md.ResponseModesSupported
+	if r.ResponseMode != "" && r.ResponseMode != ResponseModeQuery && len(modes) > 0 && !slices.Contains(modes, r.ResponseMode) {
+		return fmt.Errorf("%w: response mode %s", ErrUnsupported, r.ResponseMode)
 	}
 	return nil
 }

@@ -17,13 +17,61 @@ var responseParams = map[string]int{
 	"error": 128, "error_description": 4 << 10, "error_uri": 4 << 10,
 }
 
+// AuthorizationResponseCheck is what an authorization response has to match.
+type AuthorizationResponseCheck struct {
+	State Secret // that of the authorization request; required
+	// ResponseMode is that of the authorization request. With one of the JWT modes
+	// nothing but a signed response counts, with the others nothing but a plain one.
+	ResponseMode string
+}
+
+// ResponseState returns the state of an authorization response that nobody has looked
+// at: in a signed one (JARM section 2.4) it is in the payload. "" when there is none.
+func ResponseState(params url.Values) Secret {
+	if !params.Has("response") {
+		return Secret(params.Get("state"))
+	}
+	s, err := parseResponseJWT(params)
+	if err != nil {
+		return ""
+	}
+	cl, err := parseClaims(s.payload)
+	if err != nil {
+		return ""
+	}
+	state, err := cl.text("state")
+	if err != nil {
+		return ""
+	}
+	return Secret(state)
+}
+
 // ValidateAuthorizationResponse checks an authorization response (RFC 6749
-// section 4.1.2, RFC 9207 section 2.4) and returns its code. state is that of
-// the authorization request. Errors: an [*Error] with a Code for an authentic
+// section 4.1.2, RFC 9207 section 2.4), which may be a signed one (JARM section
+// 2.4), and returns its code. Errors: an [*Error] with a Code for an authentic
 // error response ("access_denied", "login_required"); [ErrResponse] for one that
-// cannot be used; an error of [Client.Metadata]. Nothing of the response may be
-// used unless err is nil.
-func (c *Client) ValidateAuthorizationResponse(ctx context.Context, params url.Values, state Secret) (code Secret, err error) {
+// cannot be used; [ErrKeysUnavailable] when nothing can be said of a signature; an
+// error of [Client.Metadata]. Nothing of the response may be used unless err is nil.
+func (c *Client) ValidateAuthorizationResponse(ctx context.Context, params url.Values, check AuthorizationResponseCheck) (code Secret, err error) {
+	if subtle.ConstantTimeCompare([]byte(ResponseState(params).Reveal()), []byte(check.State.Reveal())) != 1 || check.State == "" {
+		return "", fmt.Errorf("%w: state does not match", ErrResponse)
+	}
+	switch wanted := signedResponse(check.ResponseMode); {
+	case wanted && !params.Has("response"):
+		return "", fmt.Errorf("%w: it is not signed", ErrResponse)
+	case !wanted && params.Has("response"):
+		return "", fmt.Errorf("%w: nobody asked for a signed one", ErrResponse)
+	case wanted:
+		if params, err = c.signedResponseParams(ctx, params); err != nil {
+			return "", err
+		}
+	}
+	return c.responseCode(ctx, params, check.State)
+}
+
+// responseCode returns the code of a response whose signature, if it is to have one,
+// has been verified.
+func (c *Client) responseCode(ctx context.Context, params url.Values, state Secret) (Secret, error) {
 	for name, limit := range responseParams {
 		values := params[name]
 		if len(values) > 1 {

@@ -62,7 +62,7 @@ func TestAuthorizationResponse(t *testing.T) { // CB-01, CB-02, CB-03, CB-07, CB
 		if err != nil {
 			t.Fatal(err)
 		}
-		code, err := c.ValidateAuthorizationResponse(t.Context(), params, "st")
+		code, err := c.ValidateAuthorizationResponse(t.Context(), params, AuthorizationResponseCheck{State: "st"})
 		e, isError := errors.AsType[*Error](err)
 		switch {
 		case tc.ok:
@@ -79,7 +79,7 @@ func TestAuthorizationResponse(t *testing.T) { // CB-01, CB-02, CB-03, CB-07, CB
 			}
 		}
 	}
-	if _, err := c.ValidateAuthorizationResponse(t.Context(), url.Values{"code": {"c"}, "state": {""}, "iss": {iss}}, ""); !errors.Is(err, ErrResponse) {
+	if _, err := c.ValidateAuthorizationResponse(t.Context(), url.Values{"code": {"c"}, "state": {""}, "iss": {iss}}, AuthorizationResponseCheck{}); !errors.Is(err, ErrResponse) {
 		t.Errorf("no state expected, none given: %v", err)
 	}
 }
@@ -93,7 +93,7 @@ func TestIssFromAServerThatDoesNotAnnounceIt(t *testing.T) { // CB-04
 		if iss != "" {
 			params.Set("iss", iss)
 		}
-		if _, err := c.ValidateAuthorizationResponse(t.Context(), params, "st"); ok != (err == nil) {
+		if _, err := c.ValidateAuthorizationResponse(t.Context(), params, AuthorizationResponseCheck{State: "st"}); ok != (err == nil) {
 			t.Errorf("iss %q: %v", iss, err)
 		}
 	}
@@ -104,7 +104,7 @@ func TestCodeNeverLeavesOnAMixUp(t *testing.T) { // C306, CB-05
 	as := astest.New(astest.Options{WrongIss: "https://evil.test"})
 	c := newClient(t, as)
 	params, tx := authorize(t, c, as)
-	if _, err := c.ValidateAuthorizationResponse(t.Context(), params, tx.state); !errors.Is(err, ErrResponse) {
+	if _, err := c.ValidateAuthorizationResponse(t.Context(), params, AuthorizationResponseCheck{State: tx.state}); !errors.Is(err, ErrResponse) {
 		t.Error(err)
 	}
 	if n := as.Count(astest.Token); n != 0 {
@@ -126,7 +126,7 @@ func FuzzAuthorizationResponse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		code, err := c.ValidateAuthorizationResponse(context.Background(), params, "st")
+		code, err := c.ValidateAuthorizationResponse(context.Background(), params, AuthorizationResponseCheck{State: "st"})
 		if err == nil {
 			if !visible(code.Reveal(), true) || code == "" || params.Get("state") != "st" || params.Get("iss") != "https://as.test" || len(params["code"]) != 1 {
 				t.Fatalf("accepted %q", query)

@@ -63,7 +63,7 @@ func authorize(t testing.TB, c *Client, as *astest.Server) (url.Values, transact
 func login(t testing.TB, c *Client, as *astest.Server) (*TokenResponse, transaction) {
 	t.Helper()
 	params, tx := authorize(t, c, as)
-	code, err := c.ValidateAuthorizationResponse(t.Context(), params, tx.state)
+	code, err := c.ValidateAuthorizationResponse(t.Context(), params, AuthorizationResponseCheck{State: tx.state})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -190,11 +190,7 @@ func (c *Client) checkSigningAlg(ctx context.Context, s *signed) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrKeysUnavailable, err)
 	}
-	if algs := md.IDTokenSigningAlgValuesSupported; len(algs) > 0 && !slices.Contains(algs, s.alg) &&
-		(s.alg != "EdDSA" || !slices.Contains(algs, "Ed25519")) {
-		return errors.New("signature algorithm is none of the authorization server's")
-	}
-	return nil
+	return s.checkAlg(md.IDTokenSigningAlgValuesSupported)
 }
 
 // idToken checks the claims that every ID token has to have.

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -100,4 +101,13 @@ func decodeBase64URL(s string) ([]byte, error) {
 func (s *signed) isType(name string) bool {
 	typ := strings.ToLower(s.typ)
 	return strings.TrimPrefix(typ, "application/") == name
+}
+
+// checkAlg refuses an algorithm that is not among those of the server; none listed:
+// any that is accepted at all.
+func (s *signed) checkAlg(listed []string) error {
+	if len(listed) == 0 || slices.Contains(listed, s.alg) || s.alg == "EdDSA" && slices.Contains(listed, "Ed25519") {
+		return nil
+	}
+	return errors.New("signature algorithm is none of the authorization server's")
 }

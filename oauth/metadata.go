@@ -45,6 +45,9 @@ type Metadata struct {
 	// 9101 section 10.5), by one of RequestObjectSigningAlgValuesSupported.
 	RequireSignedRequestObject             bool
 	RequestObjectSigningAlgValuesSupported []string
+	// AuthorizationSigningAlgValuesSupported are for signed authorization responses
+	// (JARM section 3.1).
+	AuthorizationSigningAlgValuesSupported []string
 }
 
 const (
@@ -289,6 +292,7 @@ func parseMetadata(data []byte, issuer string, mutualTLS bool) (*Metadata, error
 	md.RequirePushedAuthorizationRequests, _ = o.members["require_pushed_authorization_requests"].(bool)
 	md.RequireSignedRequestObject, _ = o.members["require_signed_request_object"].(bool)
 	md.RequestObjectSigningAlgValuesSupported = o.texts("request_object_signing_alg_values_supported")
+	md.AuthorizationSigningAlgValuesSupported = o.texts("authorization_signing_alg_values_supported")
 	aliases := &object{}
 	if members, ok := o.members["mtls_endpoint_aliases"].(map[string]any); ok && mutualTLS {
 		aliases.members = members

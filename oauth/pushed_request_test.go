@@ -88,7 +88,7 @@ func TestPushedRequestsOfEveryClient(t *testing.T) {
 		seen := map[string]bool{}
 		for range 3 {
 			params, tx := authorize(t, c, as)
-			if code, err := c.ValidateAuthorizationResponse(t.Context(), params, tx.state); err != nil || code == "" {
+			if code, err := c.ValidateAuthorizationResponse(t.Context(), params, AuthorizationResponseCheck{State: tx.state}); err != nil || code == "" {
 				t.Errorf("%s: %v, %s", name, err, lastAuthError(as))
 			}
 		}

@@ -56,7 +56,7 @@ func TestSignedAuthorizationRequest(t *testing.T) {
 				all := as.Requests("")
 				t.Fatalf("%v: %s", err, all[len(all)-1].RequestError)
 			}
-			if _, err := c.ValidateAuthorizationResponse(t.Context(), back.Query(), r.State); err != nil {
+			if _, err := c.ValidateAuthorizationResponse(t.Context(), back.Query(), AuthorizationResponseCheck{State: r.State}); err != nil {
 				t.Error(err)
 			}
 			u, _ := url.Parse(raw)

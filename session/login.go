@@ -25,13 +25,15 @@ const callbackLimit = 45 * time.Second
 
 // LoginRequest is a login to begin.
 type LoginRequest struct {
-	RedirectURI string         // absolute; the redirection endpoint
-	ReturnTo    string         // where the browser goes afterwards, already checked; at most MaxReturnTo bytes
-	Params      url.Values     // further authorization request parameters, already chosen
-	FormPost    bool           // the authorization response comes as a form post
-	Restarted   bool           // this login replaces a stale one
-	Previous    *Session       // the session that is to end when this login succeeds, or nil
-	Cookies     []*http.Cookie // of the request
+	RedirectURI string     // absolute; the redirection endpoint
+	ReturnTo    string     // where the browser goes afterwards, already checked; at most MaxReturnTo bytes
+	Params      url.Values // further authorization request parameters, already chosen
+	// ResponseMode of the authorization response, one of [oauth.ResponseModes].
+	// Default: query.
+	ResponseMode string
+	Restarted    bool           // this login replaces a stale one
+	Previous     *Session       // the session that is to end when this login succeeds, or nil
+	Cookies      []*http.Cookie // of the request
 }
 
 // LoginStart is what a browser needs to go to the authorization server.
@@ -54,6 +56,7 @@ func (m *Manager) StartLogin(ctx context.Context, site *Site, req LoginRequest) 
 	l := &loginState{
 		state: oauth.NewState(), nonce: oauth.NewNonce(), verifier: oauth.NewCodeVerifier(),
 		returnTo: req.ReturnTo, created: time.Now(), restarted: req.Restarted,
+		mode:      req.ResponseMode,
 		acrValues: strings.Fields(req.Params.Get("acr_values")),
 	}
 	if req.Previous != nil {
@@ -66,12 +69,9 @@ func (m *Manager) StartLogin(ctx context.Context, site *Site, req LoginRequest) 
 			l.maxAge = &maxAge
 		}
 	}
-	mode, sameSite := "", http.SameSiteLaxMode
-	if req.FormPost {
-		mode = "form_post"
-		if site.secure {
-			sameSite = http.SameSiteNoneMode // the response is a cross-site POST
-		}
+	sameSite := http.SameSiteLaxMode
+	if l.posted() && site.secure {
+		sameSite = http.SameSiteNoneMode // the response is a cross-site POST
 	}
 	r, err := m.cfg.Ring.current(ctx)
 	if err != nil {
@@ -91,7 +91,7 @@ func (m *Manager) StartLogin(ctx context.Context, site *Site, req LoginRequest) 
 	// Last, since the authorization server may hear of it.
 	target, err := m.cfg.Client.AuthorizationURL(ctx, oauth.AuthorizationRequest{
 		RedirectURI: req.RedirectURI, State: l.state, Nonce: l.nonce, CodeVerifier: l.verifier,
-		Params: req.Params, ResponseMode: mode,
+		Params: req.Params, ResponseMode: l.mode,
 	})
 	if err != nil {
 		return nil, err
@@ -103,6 +103,7 @@ func (m *Manager) StartLogin(ctx context.Context, site *Site, req LoginRequest) 
 type Callback struct {
 	RedirectURI string     // that of the authorization request
 	Params      url.Values // of the query, or of the posted form
+	Posted      bool       // they came as a form
 	Request     *http.Request
 }
 
@@ -129,7 +130,7 @@ func (m *Manager) FinishLogin(ctx context.Context, site *Site, cb Callback) (*Lo
 }
 
 func (m *Manager) finishLogin(ctx context.Context, site *Site, cb Callback) (*LoginResult, error) {
-	state := oauth.Secret(cb.Params.Get("state"))
+	state := oauth.ResponseState(cb.Params)
 	l, err := site.findLogin(ctx, m.cfg.Ring, cb.Request, state)
 	switch {
 	case err != nil:
@@ -148,7 +149,10 @@ func (m *Manager) finishLogin(ctx context.Context, site *Site, cb Callback) (*Lo
 	if time.Since(l.created) > loginLifetime || time.Until(l.created) > time.Minute {
 		return nil, fail(LoginStale, nil)
 	}
-	code, err := m.cfg.Client.ValidateAuthorizationResponse(ctx, cb.Params, l.state)
+	if cb.Posted != l.posted() {
+		return nil, fail(LoginResponseInvalid, errors.New("it came by another response mode than that of the login"))
+	}
+	code, err := m.cfg.Client.ValidateAuthorizationResponse(ctx, cb.Params, oauth.AuthorizationResponseCheck{State: l.state, ResponseMode: l.mode})
 	if err != nil {
 		return nil, m.refusedLogin(err, fail)
 	}

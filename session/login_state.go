@@ -41,8 +41,14 @@ type loginState struct {
 	created                time.Time
 	restarted              bool           // a stale login that was begun anew: not a second time
 	previous               *ticket        // the session that login saw, to be ended
+	mode                   string         // response mode of the request; "" is query
 	maxAge                 *time.Duration // what was asked of the end user's authentication
 	acrValues              []string
+}
+
+// posted says whether the response is to come as a form, and not in the address.
+func (l *loginState) posted() bool {
+	return l.mode == oauth.ResponseModeFormPost || l.mode == oauth.ResponseModeFormPostJWT
 }
 
 type loginWire struct {
@@ -53,6 +59,7 @@ type loginWire struct {
 	Created   int64    `json:"t"`
 	Restarted bool     `json:"again,omitempty"`
 	Previous  []byte   `json:"prev,omitempty"`
+	Mode      string   `json:"mode,omitempty"`
 	MaxAge    *int64   `json:"max_age,omitempty"` // seconds
 	ACRValues []string `json:"acr,omitempty"`
 }
@@ -79,7 +86,7 @@ func (s *Site) loginPurpose(name string) purpose {
 func (s *Site) loginCookie(r *ring, l *loginState, sameSite http.SameSite) (*http.Cookie, error) {
 	w := loginWire{
 		State: l.state.Reveal(), Nonce: l.nonce.Reveal(), Verifier: l.verifier.Reveal(),
-		ReturnTo: l.returnTo, Created: milliseconds(l.created), Restarted: l.restarted, ACRValues: l.acrValues,
+		ReturnTo: l.returnTo, Created: milliseconds(l.created), Restarted: l.restarted, Mode: l.mode, ACRValues: l.acrValues,
 	}
 	if l.previous != nil {
 		w.Previous = append(l.previous.id[:len(l.previous.id):len(l.previous.id)], l.previous.secret[:]...)
@@ -130,7 +137,7 @@ func (s *Site) openLogin(ctx context.Context, keys *KeyRing, c *http.Cookie) (*l
 	}
 	l := &loginState{
 		state: oauth.Secret(w.State), nonce: oauth.Secret(w.Nonce), verifier: oauth.Secret(w.Verifier),
-		returnTo: w.ReturnTo, created: fromMilliseconds(w.Created), restarted: w.Restarted, acrValues: w.ACRValues,
+		returnTo: w.ReturnTo, created: fromMilliseconds(w.Created), restarted: w.Restarted, mode: w.Mode, acrValues: w.ACRValues,
 	}
 	var previous ticket
 	if len(w.Previous) == len(previous.id)+len(previous.secret) {

@@ -101,7 +101,7 @@ func TestAuthorizationRequest(t *testing.T) {
 			t.Fatalf("login cookie %v", c)
 		}
 	}
-	start, err := b.m.StartLogin(t.Context(), b.site, session.LoginRequest{RedirectURI: callback, ReturnTo: "/", FormPost: true})
+	start, err := b.m.StartLogin(t.Context(), b.site, session.LoginRequest{RedirectURI: callback, ReturnTo: "/", ResponseMode: "form_post"})
 	if err != nil || start.Cookies[0].SameSite != http.SameSiteNoneMode {
 		t.Errorf("form_post: %v, %v", start, err)
 	}

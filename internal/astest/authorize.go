@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -54,10 +56,33 @@ func (s *Server) authorize(rec *Request) *response {
 		}
 		params.Set("code", token)
 	}
-	if q.Get("response_mode") == "form_post" {
+	mode := q.Get("response_mode")
+	if s.signsResponse(mode) {
+		params = url.Values{"response": {s.responseJWT(params)}}
+	}
+	if strings.HasPrefix(mode, "form_post") {
 		return formPost(redirectURI, params)
 	}
 	return redirect(query(redirectURI, params))
+}
+
+// signsResponse says whether a response of that mode is signed.
+func (s *Server) signsResponse(mode string) bool {
+	return s.opts.JARM && (mode == "jwt" || mode == "query.jwt" || mode == "form_post.jwt")
+}
+
+// responseJWT signs an authorization response (JARM section 2.1).
+func (s *Server) responseJWT(params url.Values) string {
+	k := s.keys[0]
+	header := map[string]any{"alg": k.Algorithm, "kid": k.ID}
+	claims := map[string]any{"iss": s.issuer(), "aud": s.opts.ClientID, "exp": time.Now().Add(time.Minute).Unix()}
+	for name := range params {
+		claims[name] = params.Get(name)
+	}
+	if s.opts.ResponseJWT != nil {
+		s.opts.ResponseJWT(header, claims)
+	}
+	return k.Sign(header, claims)
 }
 
 // checkRedirectURI refuses a request that must not be answered by redirect.
@@ -84,6 +109,8 @@ func (s *Server) refuses(q url.Values) string {
 		return "invalid_request"
 	case !s.knowsTargets(q["resource"]):
 		return "invalid_target"
+	case !slices.Contains([]string{"", "query", "form_post"}, q.Get("response_mode")) && !s.signsResponse(q.Get("response_mode")):
+		return "invalid_request"
 	}
 	return ""
 }
@@ -100,8 +127,39 @@ func formPost(action string, params url.Values) *response {
 }
 
 // Login follows an authorization URL as a browser would and returns the URL that
-// the browser is sent back to. It works with response mode query alone.
+// the browser is sent back to. It works with the response modes of queries alone.
 func (s *Server) Login(authorizationURL string) (*url.URL, error) {
+	w, err := s.visit(authorizationURL)
+	if err != nil {
+		return nil, err
+	}
+	if w.Code != http.StatusFound {
+		return nil, fmt.Errorf("astest: authorization endpoint answered %d: %s", w.Code, w.Body)
+	}
+	return url.Parse(w.Header().Get("Location"))
+}
+
+// hidden finds the fields of the form that formPost makes.
+var hidden = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)">`)
+
+// LoginByForm is Login for the response modes of forms: it returns what the browser
+// is to post.
+func (s *Server) LoginByForm(authorizationURL string) (url.Values, error) {
+	w, err := s.visit(authorizationURL)
+	if err != nil {
+		return nil, err
+	}
+	form := url.Values{}
+	for _, field := range hidden.FindAllStringSubmatch(w.Body.String(), -1) {
+		form.Add(html.UnescapeString(field[1]), html.UnescapeString(field[2]))
+	}
+	if w.Code != http.StatusOK || len(form) == 0 {
+		return nil, fmt.Errorf("astest: authorization endpoint answered %d: %s", w.Code, w.Body)
+	}
+	return form, nil
+}
+
+func (s *Server) visit(authorizationURL string) (*httptest.ResponseRecorder, error) {
 	r, err := http.NewRequest(http.MethodGet, authorizationURL, http.NoBody)
 	if err != nil {
 		return nil, err
@@ -111,8 +169,5 @@ func (s *Server) Login(authorizationURL string) (*url.URL, error) {
 	}
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, r)
-	if w.Code != http.StatusFound {
-		return nil, fmt.Errorf("astest: authorization endpoint answered %d: %s", w.Code, w.Body)
-	}
-	return url.Parse(w.Header().Get("Location"))
+	return w, nil
 }

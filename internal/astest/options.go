@@ -89,6 +89,9 @@ type Options struct {
 	RequireSignedRequest bool
 	// RequestURILifetime is how long a pushed request waits for the browser. [1m]
 	RequestURILifetime time.Duration
+	// JARM: authorization responses are signed for who asks for it (response modes jwt,
+	// query.jwt and form_post.jwt).
+	JARM bool
 	// AuthorizeError is answered by the authorization endpoint, by redirect, in
 	// place of a code: "access_denied", "login_required".
 	AuthorizeError string
@@ -128,14 +131,15 @@ type Options struct {
 	// WellKnown is where metadata is served: "oidc", "oauth" or "both". [both]
 	WellKnown string
 
-	// MetadataDoc, JWKSDoc, TokenResponse, IDTokenHeader, IDTokenClaims and
-	// AccessTokenClaims change what is about to be sent.
+	// MetadataDoc, JWKSDoc, TokenResponse, IDTokenHeader, IDTokenClaims,
+	// AccessTokenClaims and ResponseJWT, for signed authorization responses, change what is about to be sent.
 	MetadataDoc       func(doc map[string]any)
 	JWKSDoc           func(doc map[string]any)
 	TokenResponse     func(grantType string, body map[string]any)
 	IDTokenHeader     func(header map[string]any)
 	IDTokenClaims     func(grantType string, claims map[string]any)
 	AccessTokenClaims func(header, claims map[string]any)
+	ResponseJWT       func(header, claims map[string]any)
 
 	// TokenAnswer gives what a token request is answered in place of what is usual,
 	// unless an answer is queued; nil: as usual.
@@ -216,6 +220,10 @@ func (o *Options) metadata(issuer, mutual string, algs []string) map[string]any 
 	}
 	if o.RequireSignedRequest {
 		doc["require_signed_request_object"] = true
+	}
+	if o.JARM {
+		doc["response_modes_supported"] = []string{"query", "form_post", "jwt", "query.jwt", "form_post.jwt"}
+		doc["authorization_signing_alg_values_supported"] = algs
 	}
 	if mutual != "" {
 		doc["mtls_endpoint_aliases"] = aliases
