@@ -53,6 +53,10 @@ var endpoints = map[string]map[string]endpoint{
 		http.MethodGet:  {serve: (*handle).serveLogin, csrf: csrfOff},
 		http.MethodPost: {serve: (*handle).serveLoginStart, csrf: csrfStrict},
 	},
+	"login/initiate": {
+		http.MethodGet:  {serve: (*handle).serveInitiate, csrf: csrfOff, arrival: true},
+		http.MethodPost: {serve: (*handle).serveInitiate, csrf: csrfOff, arrival: true},
+	},
 	"callback": {
 		http.MethodGet:  {serve: (*handle).serveCallback, csrf: csrfOff, arrival: true},
 		http.MethodPost: {serve: (*handle).serveCallback, csrf: csrfOff, arrival: true},

@@ -22,7 +22,7 @@ func (hd *handle) serveCallback(w http.ResponseWriter, r *http.Request) error {
 	if prefetch(r) { // the code is for the user's own arrival
 		return hd.fail(w, r, &httpError{code: codeNavigationRequired, err: errors.New("callback fetched ahead")})
 	}
-	params, err := hd.callbackParams(w, r)
+	params, err := hd.arrivalParams(w, r)
 	if err != nil {
 		e := asHTTPError(err)
 		e.signIn = true
@@ -40,13 +40,14 @@ func (hd *handle) serveCallback(w http.ResponseWriter, r *http.Request) error {
 	return hd.redirect(w, r, http.StatusSeeOther, result.ReturnTo)
 }
 
-// callbackParams reads the authorization response from where the method says.
-func (hd *handle) callbackParams(w http.ResponseWriter, r *http.Request) (url.Values, error) {
+// arrivalParams reads what another site has the browser bring, from where the method
+// says.
+func (hd *handle) arrivalParams(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 	if r.Method == http.MethodGet {
 		return hd.queryParams()
 	}
 	if !formBody(r) {
-		return nil, badParameter("an authorization response is posted as a form")
+		return nil, badParameter("what is posted here has to be a form")
 	}
 	body, err := readBody(w, r, maxParamBody)
 	if err != nil {
