@@ -103,6 +103,8 @@ func TestCaddyfileErrorsNamePlaceAndWord(t *testing.T) {
 		"no credential":           {bffSite("issuer https://as.example.com\nclient_id app\n"), "bff needs a client_secret, or client_auth none", "Caddyfile:"},
 		"secret of a public one":  {bffSite(base + "client_auth none\n"), "client_auth none takes no client_secret", "Caddyfile:"},
 		"authorization_param":     {bffSite(base + "authorization_param audience\n"), "authorization_param needs a name and a value", "Caddyfile:6"},
+		"authorization_param age": {bffSite(base + "authorization_param max_age soon\n"), "authorization_param: max_age is not a number of seconds", "Caddyfile:6"},
+		"authorization_param obj": {bffSite(base + "authorization_param claims email\n"), "authorization_param: claims is not a JSON object", "Caddyfile:6"},
 		"csrf_header":             {bffSite(base + "csrf_header X-A\n"), "csrf_header needs a name and a value", "Caddyfile:6"},
 		"resource: relative":      {bffSite(base + "resource /api\n"), "resource \"/api\" is not an absolute URI", "Caddyfile:6"},
 		"resource: fragment":      {bffSite(base + "resource https://api.example.com https://a.example.com/#x\n"), "resource \"https://a.example.com/#x\" has a fragment", "Caddyfile:6"},

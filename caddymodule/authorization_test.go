@@ -5,12 +5,14 @@ package caddymodule
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddy-bff/caddy-bff/internal/astest"
 	"github.com/caddy-bff/caddy-bff/oauth"
@@ -211,5 +213,68 @@ func TestResponseModes(t *testing.T) {
 			t.Errorf("%s: the response is in the log", mode)
 		}
 		b.stop()
+	}
+}
+
+// AR-09, ID-11, ID-12, NS-06: what the configuration asks of the user's authentication
+// is checked in the answer, as what the browser asks is.
+func TestConfiguredAuthentication(t *testing.T) {
+	const claims = "`{\"id_token\":{\"acr\":{\"essential\":true,\"values\":[\"gold\"]}}}`"
+	for _, tc := range []struct {
+		option, query string
+		acr           string
+		age           time.Duration // since the user authenticated
+		signedIn      bool
+		straight      bool // the session is enough for another login
+	}{
+		{"authorization_param max_age 3600", "", "", time.Minute, true, true},
+		{"authorization_param max_age 3600", "", "", 2 * time.Hour, false, false},
+		{"authorization_param max_age 3600", "&max_age=60", "", 30 * time.Minute, false, false},
+		{"authorization_param max_age 5", "", "", 10 * time.Second, true, false}, // within the leeway of a login
+		{"authorization_param acr_values gold", "", "gold", 0, true, true},
+		{"authorization_param acr_values gold", "", "pwd", 0, false, false},
+		{"authorization_param claims " + claims, "", "gold", 0, true, true},
+		{"authorization_param claims " + claims, "", "pwd", 0, false, false},
+		{"login_param claims", "&claims=" + url.QueryEscape(strings.Trim(claims, "`")), "pwd", 0, false, false},
+	} {
+		b := newBench(t, benchOptions{bff: tc.option, as: astest.Options{RequirePAR: true, IDTokenClaims: func(_ string, claims map[string]any) {
+			claims["auth_time"] = time.Now().Add(-tc.age).Unix()
+			if tc.acr != "" {
+				claims["acr"] = tc.acr
+			}
+		}}})
+		c := b.browser()
+		a := c.get("/bff/login?return_to=/after"+tc.query, navigate...)
+		a = c.get(c.authorize(mustParse(t, a.location())), arrive...)
+		if got := a.StatusCode == http.StatusSeeOther && a.location() == "/after"; got != tc.signedIn {
+			t.Errorf("%s %s, acr %q, %s ago: %d %q", tc.option, tc.query, tc.acr, tc.age, a.StatusCode, a.location())
+		}
+		if !tc.signedIn {
+			a.wantError(t, http.StatusBadGateway, codeTokenUnavailable)
+			b.stop()
+			continue
+		}
+		if a = c.get("/bff/login?return_to=/after", navigate...); (a.location() == "/after") != tc.straight {
+			t.Errorf("%s: with a session: %q", tc.option, a.location())
+		}
+		b.stop()
+	}
+}
+
+// A login that took too long is begun anew, and asks the same.
+func TestStaleLoginAsksTheSameAgain(t *testing.T) {
+	b := newBench(t, benchOptions{})
+	c := b.browser()
+	a := c.get("/bff/login?return_to=/after&max_age=3600&force=true", navigate...)
+	callback := c.authorize(mustParse(t, a.location()))
+	// Delivered on two instances: the one that is late finds the response used up.
+	jar := maps.Clone(c.jar)
+	if a = c.get(callback, arrive...); a.location() != "/after" {
+		t.Fatalf("%d %q", a.StatusCode, a.location())
+	}
+	c.jar = jar
+	a = c.get(callback, navigate...)
+	if q := mustParse(t, a.location()).Query(); a.StatusCode != http.StatusSeeOther || q.Get("max_age") != "3600" {
+		t.Errorf("%d %q", a.StatusCode, a.location())
 	}
 }

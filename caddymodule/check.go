@@ -225,6 +225,11 @@ func (h *Handler) checkAuthorizationParam(name string) error {
 		return wrong(option, "%s %q is given more than once", option, name)
 	case len(values) != len(slices.Compact(slices.Sorted(slices.Values(values)))):
 		return wrong(option, "%s %q has the same value twice", option, name)
+	case strings.Contains(values[0], "{env.") || strings.Contains(values[0], "{file."):
+		return nil // not known yet
+	}
+	if err := oauth.CheckAuthenticationParam(name, values[0]); err != nil {
+		return wrong(option, "%s: %w", option, err)
 	}
 	return nil
 }

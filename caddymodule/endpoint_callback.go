@@ -74,7 +74,7 @@ func (hd *handle) loginFailed(w http.ResponseWriter, r *http.Request, err error)
 		// home on a request from another site. Nothing is changed until it is seen.
 		return hd.writeReload(w)
 	case e.Kind == session.LoginStale && !e.Restarted:
-		start, err := hd.startLogin(r, &loginWanted{returnTo: orRoot(e.ReturnTo)}, true)
+		start, err := hd.startLogin(r, &loginWanted{returnTo: orRoot(e.ReturnTo), params: e.Params}, true)
 		if err != nil {
 			return hd.fail(w, r, err)
 		}

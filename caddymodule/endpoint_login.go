@@ -9,10 +9,9 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
+	"github.com/caddy-bff/caddy-bff/oauth"
 	"github.com/caddy-bff/caddy-bff/session"
 )
 
@@ -59,7 +58,7 @@ func (hd *handle) login(w http.ResponseWriter, r *http.Request, silent bool) err
 	if err != nil {
 		return hd.fail(w, r, err)
 	}
-	if wanted.live != nil && !wanted.force && satisfies(wanted.live, wanted.params) {
+	if wanted.live != nil && !wanted.force && hd.bff.satisfied(wanted) {
 		return hd.redirect(w, r, http.StatusFound, wanted.returnTo)
 	}
 	start, err := hd.startLogin(r, wanted, false)
@@ -121,20 +120,19 @@ func (hd *handle) startLogin(r *http.Request, wanted *loginWanted, restarted boo
 	})
 }
 
-// satisfies reports whether a live session is what the login would bring, as
-// far as the request says what that is (OpenID Connect Core 1.0 section 3.1.2.1).
-func satisfies(s *session.Session, params url.Values) bool {
-	claims := s.Claims()
-	if v := params.Get("max_age"); v != "" {
-		maxAge, err := strconv.ParseInt(v, 10, 64)
+// satisfied reports whether the live session is what the login would bring, as far as
+// the request says what that is (OpenID Connect Core 1.0 section 3.1.2.1).
+func (h *Handler) satisfied(wanted *loginWanted) bool {
+	asked, claims := oauth.AuthenticationAsked(h.AuthorizationParam, wanted.params), wanted.live.Claims()
+	if asked.MaxAge != nil {
 		authTime, known := numericClaim(claims["auth_time"])
-		if err != nil || !known || time.Since(time.Unix(authTime, 0)) > time.Duration(maxAge)*time.Second {
+		if !known || time.Since(time.Unix(authTime, 0)) > *asked.MaxAge {
 			return false
 		}
 	}
-	if v := params.Get("acr_values"); v != "" {
+	if len(asked.ACRValues) > 0 {
 		acr, ok := claims["acr"].(string)
-		if !ok || !slices.Contains(strings.Fields(v), acr) {
+		if !ok || !slices.Contains(asked.ACRValues, acr) {
 			return false
 		}
 	}

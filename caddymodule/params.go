@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/caddy-bff/caddy-bff/internal/returnurl"
+	"github.com/caddy-bff/caddy-bff/oauth"
 	"github.com/caddy-bff/caddy-bff/session"
 )
 
@@ -167,8 +168,10 @@ func (h *Handler) passOn(params url.Values) (url.Values, error) {
 			out.Set(name, v)
 		}
 	}
-	if v := out.Get("max_age"); strings.ContainsFunc(v, func(c rune) bool { return c < '0' || c > '9' }) || len(v) > 9 {
-		return nil, badParameter("max_age is not a number of seconds")
+	for name := range out {
+		if err := oauth.CheckAuthenticationParam(name, out.Get(name)); err != nil {
+			return nil, badParameter(err.Error())
+		}
 	}
 	return out, nil
 }

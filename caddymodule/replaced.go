@@ -4,6 +4,7 @@
 package caddymodule
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -50,10 +51,17 @@ func (h *Handler) replaced() []replaced {
 	for _, name := range slices.Sorted(maps.Keys(h.AuthorizationParam)) {
 		values := h.AuthorizationParam[name]
 		r := list("authorization_param "+name, &values)
+		r.values = slices.DeleteFunc(r.values, func(v *string) bool { return jsonText(*v) }) // the braces are its own
 		r.forget = func() { delete(h.AuthorizationParam, name) }
 		all = append(all, r)
 	}
 	return all
+}
+
+// jsonText reports a JSON object or array, such as the parameters claims and
+// authorization_details are.
+func jsonText(v string) bool {
+	return v != "" && strings.ContainsRune("{[", rune(v[0])) && json.Valid([]byte(v))
 }
 
 func (h *Handler) replacePlaceholders() error {

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -56,18 +55,13 @@ func (m *Manager) StartLogin(ctx context.Context, site *Site, req LoginRequest) 
 	l := &loginState{
 		state: oauth.NewState(), nonce: oauth.NewNonce(), verifier: oauth.NewCodeVerifier(),
 		returnTo: req.ReturnTo, created: time.Now(), restarted: req.Restarted,
-		mode:      req.ResponseMode,
-		acrValues: strings.Fields(req.Params.Get("acr_values")),
+		mode: req.ResponseMode,
 	}
+	asked := m.cfg.Client.AuthenticationAsked(req.Params)
+	l.maxAge, l.acrValues = asked.MaxAge, asked.ACRValues
 	if req.Previous != nil {
 		t := req.Previous.ticket
 		l.previous = &t
-	}
-	if s := req.Params.Get("max_age"); s != "" {
-		if n, err := strconv.ParseUint(s, 10, 31); err == nil {
-			maxAge := time.Duration(n) * time.Second
-			l.maxAge = &maxAge
-		}
 	}
 	sameSite := http.SameSiteLaxMode
 	if l.posted() && site.secure {
@@ -140,7 +134,7 @@ func (m *Manager) finishLogin(ctx context.Context, site *Site, cb Callback) (*Lo
 	}
 	done := site.cookie(site.loginName(l.state), "", http.SameSiteLaxMode, -1)
 	fail := func(kind LoginErrorKind, err error) *LoginError {
-		e := &LoginError{Kind: kind, ReturnTo: l.returnTo, Restarted: l.restarted, Cookies: []*http.Cookie{done}, Err: err}
+		e := &LoginError{Kind: kind, ReturnTo: l.returnTo, Restarted: l.restarted, Params: l.authentication(), Cookies: []*http.Cookie{done}, Err: err}
 		if kind == LoginUnavailable {
 			e.Cookies = nil // it may still succeed
 		}

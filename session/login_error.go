@@ -6,6 +6,7 @@ package session
 import (
 	"errors"
 	"net/http"
+	"net/url"
 
 	"github.com/caddy-bff/caddy-bff/oauth"
 )
@@ -38,6 +39,7 @@ type LoginError struct {
 	ReturnTo  string         // of the login; empty when it is not known
 	Code      string         // the authorization server's error code (RFC 6749 section 4.1.2.1): untrusted text
 	Restarted bool           // the login had been restarted already
+	Params    url.Values     // LoginStale: what it asked of the user's authentication
 	Live      *Session       // LoginStale: the session that the login made, when it lives
 	Cookies   []*http.Cookie // to be set
 	Err       error

@@ -13,7 +13,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -49,6 +51,19 @@ type loginState struct {
 // posted says whether the response is to come as a form, and not in the address.
 func (l *loginState) posted() bool {
 	return l.mode == oauth.ResponseModeFormPost || l.mode == oauth.ResponseModeFormPostJWT
+}
+
+// authentication gives the parameters of a login that asks the same of the user's
+// authentication.
+func (l *loginState) authentication() url.Values {
+	params := url.Values{}
+	if l.maxAge != nil {
+		params.Set("max_age", strconv.FormatInt(int64(*l.maxAge/time.Second), 10))
+	}
+	if len(l.acrValues) > 0 {
+		params.Set("acr_values", strings.Join(l.acrValues, " "))
+	}
+	return params
 }
 
 type loginWire struct {
