@@ -135,7 +135,13 @@ function configuration(aliases) {
     // The library refuses to fetch from loopback, by a dispatcher of its own.
     fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
     ...(aliases && {
-      discovery: { mtls_endpoint_aliases: { token_endpoint: `${aliases}/token`, revocation_endpoint: `${aliases}/token/revocation` } },
+      discovery: {
+        mtls_endpoint_aliases: {
+          token_endpoint: `${aliases}/token`,
+          revocation_endpoint: `${aliases}/token/revocation`,
+          pushed_authorization_request_endpoint: `${aliases}/request`,
+        },
+      },
     }),
     clients: [{
       client_id: settings.clientId,
