@@ -20,6 +20,9 @@ const (
 	ValidateAuto ValidateMode = "auto"
 	// ValidateJWT: a JWT access token as RFC 9068 describes it, or an error.
 	ValidateJWT ValidateMode = "jwt"
+	// ValidateIntrospection: what the authorization server says of the token (RFC
+	// 7662), asked anew every half a minute at least.
+	ValidateIntrospection ValidateMode = "introspection"
 	// ValidateExpiry: every access token is opaque and never looked into.
 	ValidateExpiry ValidateMode = "expiry"
 )
@@ -28,7 +31,8 @@ const (
 // the token it belongs to.
 type Verdict struct {
 	// JWT says that the token is a JWT of the issuer that passed every check;
-	// false: the token is opaque, and the times below are zero.
+	// false: the token is opaque, and the times below are zero but for
+	// what an introspection told.
 	JWT bool
 	// NotBefore is when the token begins to be valid; zero when not told.
 	NotBefore time.Time
@@ -38,6 +42,8 @@ type Verdict struct {
 	// KeySetGeneration is the generation of the key set that was asked.
 	KeySetGeneration uint64
 
+	// recheck is when an introspection has to be repeated; zero without one.
+	recheck time.Time
 	// provisional is when the question is worth asking again: the token is taken
 	// as opaque because the issuer's keys could not be had. Zero: the verdict holds.
 	provisional time.Time
@@ -60,14 +66,17 @@ const (
 // In mode auto a token that is not a JWT, or that the issuer's keys do not
 // verify, is opaque; one that they do verify, with the typ of a JWT access token,
 // "JWT" or none, must not be expired, of another issuer, recognisably an ID token
-// or logout token, or, with [Config].Audience, for another audience. In mode expiry every token is opaque.
+// or logout token, or, with [Config].Audience, for another audience. In mode introspection the
+// authorization server has to say that it is active, not expired, and, where it
+// says so, of this issuer, client and [Config].Audience. In mode expiry every token is opaque.
 // Leeway applies to nbf and iat, never to exp.
 //
 // A token that was got for one resource server alone has an audience of its own:
 // it takes the place of [Config].Audience where that is given, and in mode jwt.
 //
 // Errors: [ErrAccessToken], [ErrAccessTokenExpired]; in mode jwt also
-// [ErrKeysUnavailable].
+// [ErrKeysUnavailable]; in mode introspection, where nothing was said of the token,
+// that, [ErrUnsupported], [ErrUnusable] or an [*Error].
 func (c *Client) CheckAccessToken(ctx context.Context, raw Secret, mode ValidateMode, audience ...string) (*Verdict, error) {
 	if raw == "" {
 		return nil, fmt.Errorf("%w: empty", ErrAccessToken)
@@ -80,6 +89,8 @@ func (c *Client) CheckAccessToken(ctx context.Context, raw Secret, mode Validate
 		return &Verdict{KeySetGeneration: c.keys.generation()}, nil
 	case ValidateJWT:
 		return c.checkJWT(ctx, raw, audience)
+	case ValidateIntrospection:
+		return c.checkIntrospected(ctx, raw, audience)
 	case ValidateAuto:
 		return c.checkAuto(ctx, raw, audience)
 	}
@@ -96,6 +107,9 @@ func (c *Client) VerdictCurrent(v *Verdict, now time.Time) bool {
 	if !v.provisional.IsZero() && !now.Before(v.provisional) {
 		return false
 	}
+	if !v.recheck.IsZero() && !now.Before(v.recheck) {
+		return false
+	}
 	if !v.Expiry.IsZero() && !now.Before(v.Expiry) {
 		return false
 	}
@@ -104,34 +118,46 @@ func (c *Client) VerdictCurrent(v *Verdict, now time.Time) bool {
 
 // checkJWT is mode jwt.
 func (c *Client) checkJWT(ctx context.Context, raw Secret, audience []string) (*Verdict, error) {
+	v, _, err := c.readJWT(raw, audience, func(s *signed, _ claims) (uint64, error) { return c.keys.verify(ctx, s, 0) })
+	return v, err
+}
+
+// readJWT reads a JWT access token as RFC 9068 section 4 describes it. verify says
+// whether the issuer signed it, and by which generation of keys; the claims that it
+// gets may be anybody's.
+func (c *Client) readJWT(raw Secret, audience []string, verify func(*signed, claims) (uint64, error)) (*Verdict, claims, error) {
+	refused := func(err error) (*Verdict, claims, error) {
+		return nil, claims{}, fmt.Errorf("%w: %w", ErrAccessToken, err)
+	}
 	s, err := parseJWS(raw.Reveal())
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrAccessToken, err)
+		return refused(err)
 	}
 	// The type is what keeps ID tokens out, which the same keys sign.
 	if !s.isType("at+jwt") {
-		return nil, fmt.Errorf("%w: typ is not at+jwt", ErrAccessToken)
-	}
-	generation, err := c.keys.verify(ctx, s, 0)
-	if err != nil {
-		if errors.Is(err, ErrKeysUnavailable) {
-			return nil, err
-		}
-		return nil, fmt.Errorf("%w: %w", ErrAccessToken, err)
+		return refused(errors.New("typ is not at+jwt"))
 	}
 	cl, err := parseClaims(s.payload)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrAccessToken, err)
+		return refused(err)
+	}
+	generation, err := verify(s, cl)
+	if err != nil {
+		if errors.Is(err, ErrKeysUnavailable) {
+			return nil, claims{}, err
+		}
+		return refused(err)
 	}
 	for _, name := range []string{"iss", "exp", "aud", "sub", "client_id", "iat", "jti"} {
 		if !cl.has(name) {
-			return nil, fmt.Errorf("%w: %s is missing", ErrAccessToken, name)
+			return refused(fmt.Errorf("%s is missing", name))
 		}
 	}
 	if _, err := cl.subject(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrAccessToken, err)
+		return refused(err)
 	}
-	return c.accessTokenVerdict(cl, audience, generation)
+	v, err := c.accessTokenVerdict(cl, audience, generation)
+	return v, cl, err
 }
 
 // checkAuto is mode auto.
@@ -177,7 +203,8 @@ func (c *Client) otherKind(cl claims) bool {
 	return cl.has("nonce") && !cl.has("scope") && !cl.has("scp") && len(aud) == 1 && aud[0] == c.cfg.ClientID
 }
 
-// accessTokenVerdict judges the claims of a JWT of the issuer's keys.
+// accessTokenVerdict judges the claims of a JWT of the issuer's keys, or of an
+// introspection answer.
 func (c *Client) accessTokenVerdict(cl claims, audience []string, generation uint64) (*Verdict, error) {
 	refused := func(err error) error { return fmt.Errorf("%w: %w", ErrAccessToken, err) }
 	now := time.Now()

@@ -94,7 +94,9 @@ type Client struct {
 	keys      keySet
 	latency   latency
 	// unpushed: it was said that a request could not be pushed.
-	unpushed sync.Once
+	unpushed       sync.Once
+	introspections introspections
+	bearers        bearers
 }
 
 // New checks cfg and returns a Client. It makes no network call.

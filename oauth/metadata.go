@@ -35,6 +35,9 @@ type Metadata struct {
 	TokenEndpointAuthSigningAlgValuesSupported []string
 	CodeChallengeMethodsSupported              []string
 	IDTokenSigningAlgValuesSupported           []string
+	// IntrospectionSigningAlgValuesSupported: there are signed introspection
+	// answers (RFC 9701 section 7).
+	IntrospectionSigningAlgValuesSupported []string
 	// AuthorizationResponseIssParameterSupported: every authorization response
 	// carries iss (RFC 9207 section 3).
 	AuthorizationResponseIssParameterSupported bool
@@ -287,6 +290,7 @@ func parseMetadata(data []byte, issuer string, mutualTLS bool) (*Metadata, error
 		TokenEndpointAuthSigningAlgValuesSupported: o.texts("token_endpoint_auth_signing_alg_values_supported"),
 		CodeChallengeMethodsSupported:              o.texts("code_challenge_methods_supported"),
 		IDTokenSigningAlgValuesSupported:           o.texts("id_token_signing_alg_values_supported"),
+		IntrospectionSigningAlgValuesSupported:     o.texts("introspection_signing_alg_values_supported"),
 	}
 	md.AuthorizationResponseIssParameterSupported, _ = o.members["authorization_response_iss_parameter_supported"].(bool)
 	md.RequirePushedAuthorizationRequests, _ = o.members["require_pushed_authorization_requests"].(bool)

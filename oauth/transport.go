@@ -125,7 +125,15 @@ func (c *Client) get(ctx context.Context, endpoint string, limit int64) ([]byte,
 // post sends a form with the client's credentials, exactly once, and returns
 // whatever is answered.
 func (c *Client) post(ctx context.Context, endpoint string, form url.Values, limit int64) (*answer, error) {
-	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
+	return c.postFor(ctx, endpoint, form, limit, acceptJSON)
+}
+
+// acceptJSON is what is asked for where nothing else is.
+const acceptJSON = "application/json"
+
+// postFor is post for an answer of the media types accept.
+func (c *Client) postFor(ctx context.Context, endpoint string, form url.Values, limit int64, accept string) (*answer, error) {
+	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}, "Accept": {accept}}
 	if c.certified != nil && !strings.HasPrefix(endpoint, "https:") {
 		return nil, &Error{Class: ClassConfiguration, cause: errNotTLS}
 	}
@@ -171,7 +179,9 @@ func (c *Client) post(ctx context.Context, endpoint string, form url.Values, lim
 // no whole answer came (the caller may know better), ClassOutage when the answer
 // is too large, which makes it unusable unless the server is not well.
 func (c *Client) send(client *http.Client, r *http.Request, limit int64) (*answer, error) {
-	r.Header.Set("Accept", "application/json")
+	if r.Header.Get("Accept") == "" {
+		r.Header.Set("Accept", acceptJSON)
+	}
 	r.Header.Set("User-Agent", userAgent)
 	sent := time.Now().Round(0)
 	res, err := client.Do(r)

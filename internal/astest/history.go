@@ -28,7 +28,7 @@ type Request struct {
 
 	GrantType string
 	// Token is what was presented: the refresh token, code or subject token at the
-	// token endpoint, the token to revoke at the revocation endpoint.
+	// token endpoint, the token in question at the revocation and the introspection endpoint.
 	Token string
 	// ClientAuth is how the client authenticated: client_secret_basic,
 	// client_secret_post, client_secret_jwt, private_key_jwt, none, or "both" when
@@ -76,7 +76,7 @@ func (s *Server) record(endpoint string, r *http.Request, read bool) *Request {
 		rec.Token = rec.Form.Get("subject_token")
 	case endpoint == Token:
 		rec.Token = rec.Form.Get("code")
-	case endpoint == Revoke:
+	case endpoint == Revoke, endpoint == Introspect:
 		rec.Token = rec.Form.Get("token")
 	}
 	rec.authentication()

@@ -20,6 +20,8 @@ const (
 	Revoke     = "revoke"      // revocation endpoint
 	EndSession = "end_session" // end-session endpoint
 	PAR        = "par"         // pushed authorization request endpoint
+	Introspect = "introspect"  // introspection endpoint
+	UserInfo   = "userinfo"    // UserInfo endpoint
 )
 
 // Rotation is what the token endpoint does with a refresh token it accepts.
@@ -141,6 +143,19 @@ type Options struct {
 	AccessTokenClaims func(header, claims map[string]any)
 	ResponseJWT       func(header, claims map[string]any)
 
+	// SignedIntrospection: whoever accepts a signed introspection answer gets one.
+	SignedIntrospection bool
+	// IntrospectionClaims changes the members of an introspection answer,
+	// IntrospectionJWT the header and the outer claims of a signed one.
+	IntrospectionClaims func(token string, claims map[string]any)
+	IntrospectionJWT    func(header, claims map[string]any)
+	// SignedUserInfo: the UserInfo endpoint answers with a JWT.
+	SignedUserInfo bool
+	// UserInfoClaims changes what the UserInfo endpoint answers, UserInfoJWT the
+	// header and the claims of a signed answer.
+	UserInfoClaims func(claims map[string]any)
+	UserInfoJWT    func(header, claims map[string]any)
+
 	// TokenAnswer gives what a token request is answered in place of what is usual,
 	// unless an answer is queued; nil: as usual.
 	TokenAnswer func(Request) *Answer
@@ -192,6 +207,8 @@ func (o *Options) metadata(issuer, mutual string, algs []string) map[string]any 
 		"jwks_uri":                 issuer + "/jwks",
 		"revocation_endpoint":      issuer + "/revoke",
 		"end_session_endpoint":     issuer + "/logout",
+		"introspection_endpoint":   issuer + "/introspect",
+		"userinfo_endpoint":        issuer + "/userinfo",
 		"scopes_supported":         []string{"openid", "profile", "email", "offline_access"},
 		"response_types_supported": []string{"code"},
 		"response_modes_supported": []string{"query", "form_post"},
@@ -210,7 +227,13 @@ func (o *Options) metadata(issuer, mutual string, algs []string) map[string]any 
 	if !o.NoIssParameter {
 		doc["authorization_response_iss_parameter_supported"] = true
 	}
-	aliases := map[string]any{"token_endpoint": mutual + "/token", "revocation_endpoint": mutual + "/revoke"}
+	if o.SignedIntrospection {
+		doc["introspection_signing_alg_values_supported"] = algs
+	}
+	aliases := map[string]any{
+		"token_endpoint": mutual + "/token", "revocation_endpoint": mutual + "/revoke",
+		"introspection_endpoint": mutual + "/introspect", "userinfo_endpoint": mutual + "/userinfo",
+	}
 	if o.PAR || o.RequirePAR {
 		doc["pushed_authorization_request_endpoint"] = issuer + "/par"
 		aliases["pushed_authorization_request_endpoint"] = mutual + "/par"

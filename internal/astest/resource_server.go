@@ -126,6 +126,11 @@ func (rs *ResourceServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *Server) introspect(token string) (subject string, live bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.live(token)
+}
+
+// live is introspect with the lock held.
+func (s *Server) live(token string) (subject string, live bool) {
 	if t := s.grants.access[token]; t != nil {
 		if t.revoked || t.grant.revoked || !time.Now().Before(t.expiry) {
 			return "", false

@@ -258,6 +258,10 @@ func (s *Server) route(path string) (string, func(*Request) *response) {
 		return Revoke, s.revoke
 	case "/logout":
 		return EndSession, s.endSession
+	case "/introspect":
+		return Introspect, s.introspection
+	case "/userinfo":
+		return UserInfo, s.userInfo
 	}
 	return "unknown", notFound
 }
