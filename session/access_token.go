@@ -37,11 +37,23 @@ func (s *Session) Token(ctx context.Context) (string, error) { return s.token(ct
 func (s *Session) token(ctx context.Context, to aim) (string, error) {
 	var until time.Time // of all the waiting
 	for round, before := 0, uint64(0); ; round++ {
+		if round == 0 {
+			until = time.Now().Add(refreshWait)
+		}
 		o, err := s.current(ctx)
 		if err != nil {
 			return "", err
 		}
 		t := o.tokens.of(to)
+		if f := s.refreshOf(t); f != nil {
+			if err := s.sitOut(ctx, until, f); err != nil {
+				return "", err
+			}
+			if o, err = s.current(ctx); err != nil {
+				return "", err
+			}
+			t = o.tokens.of(to)
+		}
 		valid, err := s.m.judge(ctx, t, to)
 		if err != nil {
 			return "", err
@@ -63,14 +75,52 @@ func (s *Session) token(ctx context.Context, to aim) (string, error) {
 		case round == maxRounds:
 			return "", &UnavailableError{RetryAfter: time.Second, Err: errors.New("too much goes on with the session")}
 		}
-		if round == 0 {
-			until = time.Now().Add(refreshWait)
-		}
 		if err := s.await(ctx, until, to, o.tokens.placed(to).generation(), TriggerExpiry); err != nil {
 			return "", err
 		}
 		before = gen
 	}
+}
+
+// refreshOf gives the refresh that a question about a token has to wait for: the
+// authorization server may have revoked the token in that very moment, and what it
+// says then of it says nothing of the session. Nil: there is nothing to ask, or no
+// refresh under way.
+func (s *Session) refreshOf(t *accessToken) *flight {
+	if s.m.cfg.Validate != oauth.ValidateIntrospection || t == nil {
+		return nil
+	}
+	now := time.Now()
+	if v := t.verdict.Load(); s.m.cfg.Client.VerdictCurrent(v, now) || !t.accessExpiry.IsZero() && !now.Before(t.accessExpiry) {
+		return nil
+	}
+	e := s.entry()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.flight == nil || !e.flight.asks.Load() {
+		return nil
+	}
+	return e.flight
+}
+
+// sitOut waits for a refresh, whatever comes of it, until a moment.
+func (s *Session) sitOut(ctx context.Context, until time.Time, f *flight) error {
+	leave, err := s.attend()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	timer := time.NewTimer(time.Until(until))
+	defer timer.Stop()
+	select {
+	case <-f.ready:
+	case <-f.done:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return &UnavailableError{RetryAfter: time.Second, Err: errors.New("the refresh takes too long")}
+	}
+	return nil
 }
 
 // outlived reports that an access token was good when it came, and has run out
@@ -115,7 +165,7 @@ func (m *Manager) judge(ctx context.Context, t *accessToken, to aim) (bool, erro
 				return false, outage(err)
 			}
 			t.verdict.Store(v)
-			if !v.JWT && !v.Provisional() && m.opaque.CompareAndSwap(false, true) {
+			if m.cfg.Validate == oauth.ValidateAuto && !v.JWT && !v.Provisional() && m.opaque.CompareAndSwap(false, true) {
 				m.cfg.Logger.Info("access tokens are not JWTs of the issuer: they are judged by their expiry")
 			}
 		}

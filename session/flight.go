@@ -34,6 +34,7 @@ type flight struct {
 	late       bool          // flightLimit was over
 	superseded bool          // somebody else's tokens were there when these were to be stored
 
+	asks     atomic.Bool                             // the refresh token is being presented, or has been
 	pass     *pass                                   // the permission to call; nil: not yet, or given back
 	away     atomic.Pointer[context.CancelCauseFunc] // while it waits for that, and may give way
 	doubtful bool                                    // the refresh token was presented, by whomever, and no answer came
@@ -78,6 +79,7 @@ func (f *flight) refresh(ctx context.Context) error {
 	defer f.beat(o)() // also while the tokens wait to be stored
 	began := time.Now()
 	f.e.presented = o.rec.Attempt.ID
+	f.asks.Store(true)
 	answer, err := f.call(ctx, o, store)
 	f.called = time.Since(began)
 	f.pass.used(err)
