@@ -69,7 +69,7 @@ func parseBFF(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //	        rotation auto|none|strict|grace <duration>
 //	    }
 //	    access_token {
-//	        validate auto|jwt|expiry
+//	        validate auto|jwt|introspection|expiry
 //	        audience <audience...>
 //	        leeway   <duration>
 //	    }

@@ -33,6 +33,7 @@ func (h *Handler) check() error {
 		}
 	}
 	h.healAny401 = h.Refresh.On == "any_401"
+	h.resources = h.protectedResources()
 	if !slices.Contains(h.Claims, "*") {
 		h.claims = make(map[string]bool, len(h.Claims))
 		for _, c := range h.Claims {
@@ -66,7 +67,7 @@ func (h *Handler) checkWords() error {
 		{"error_pages", h.ErrorPages, []string{errorPagesBuiltin, errorPagesCaddy}},
 		{"cookie same_site", h.Cookie.SameSite, []string{"strict", "lax"}},
 		{"refresh on", h.Refresh.On, []string{"invalid_token", "any_401"}},
-		{"access_token validate", h.AccessToken.Validate, []string{"auto", "jwt", "expiry"}},
+		{"access_token validate", h.AccessToken.Validate, []string{"auto", "jwt", "introspection", "expiry"}},
 		{"logout revoke", h.Logout.Revoke, []string{"on", "off"}},
 		{"logout backchannel", h.Logout.Backchannel, []string{"on", "off"}},
 		{"logout frontchannel", h.Logout.Frontchannel, []string{"on", "off"}},

@@ -42,7 +42,7 @@ func TestEarlyData(t *testing.T) {
 			if err := hd.serveEndpoint(w, r, name); err != nil {
 				t.Error(err)
 			}
-		} else if _, err := protect.admit(hd, r); err != nil {
+		} else if _, _, err := protect.admit(hd, r); err != nil {
 			if err := hd.fail(w, r, err); err != nil {
 				t.Error(err)
 			}

@@ -28,13 +28,14 @@ type handle struct {
 	// query is its query, which a callback's url has lost.
 	query string
 	// origin is that of the site; siteErr says why there is none.
-	origin  string
-	siteErr error
-	site    *session.Site
-	from    site
-	user    *user
-	pageURL string // where a sign-in link returns to; empty: the default
-	result  string // how the request was answered or let through; empty: it is none of ours
+	origin   string
+	siteErr  error
+	site     *session.Site
+	from     site
+	user     *user
+	bearerOf *Protect // it takes tokens of clients without a session
+	pageURL  string   // where a sign-in link returns to; empty: the default
+	result   string   // how the request was answered or let through; empty: it is none of ours
 
 	opened  bool
 	session *session.Session

@@ -125,6 +125,7 @@ type Handler struct {
 	publicOrigin        string
 	returnURLs          returnurl.Rules
 	trustedOrigins      []string
+	resources           []protectedResource
 	csrfName, csrfValue string
 	claims              map[string]bool // nil: all
 	afterLogout         string
@@ -187,9 +188,12 @@ type RefreshOptions struct {
 // AccessTokenOptions say how an access token is judged.
 type AccessTokenOptions struct {
 	// Validate is auto (as a JWT where it is one that the issuer's keys verify,
-	// by expiry otherwise), jwt (fails closed) or expiry. Default: auto.
+	// by expiry otherwise), jwt (fails closed), introspection (the authorization
+	// server is asked, and its answer counts for half a minute; fails closed) or
+	// expiry. Default: auto.
 	Validate string `json:"validate,omitempty"`
-	// Audience are the acceptable audiences of a JWT. Default: none, unchecked.
+	// Audience are the acceptable audiences of a JWT, or of what an introspection
+	// tells. Default: none, unchecked.
 	Audience []string `json:"audience,omitempty"`
 	// Leeway is the clock difference tolerated for nbf and iat. Default: 30s.
 	Leeway caddy.Duration `json:"leeway,omitempty"`
@@ -256,6 +260,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	r = r.WithContext(hd.put(r.Context()))
 	if name, ours := h.endpoint(hd); ours {
 		return hd.serveEndpoint(w, r, name)
+	}
+	if res, ours := hd.protectedResource(); ours {
+		return hd.serveProtectedResource(w, r, res)
 	}
 	return next.ServeHTTP(w, r)
 }

@@ -46,6 +46,7 @@ const (
 	codeBodyTooLarge       = "body_too_large"
 	codeTooEarly           = "too_early"
 	codeMisconfigured      = "misconfigured"
+	codeInvalidToken       = "invalid_token"
 )
 
 // problemType is what the `type` member of a problem begins with (RFC 9457).
@@ -80,6 +81,7 @@ var problems = map[string]struct {
 	codeMethodNotAllowed:   {405, "Method not allowed", "This address does not work this way.", false},
 	codeTooEarly:           {425, "Too early", "Please try again.", false},
 	codeMisconfigured:      {500, "Not set up correctly", "This site is not set up correctly. What is wrong is in the log of its server.", false},
+	codeInvalidToken:       {401, "Access token refused", "The access token that came with this request is not valid here.", false},
 	codeBodyTooLarge:       {413, "Request too large", "The request is larger than this address takes.", false},
 }
 
@@ -92,6 +94,7 @@ type httpError struct {
 	returnTo   string // of a sign-in link on a page
 	allow      string // with codeMethodNotAllowed
 	toServer   bool   // it answers the authorization server, which knows RFC 6749 section 5.2
+	bearer     string // error code for the challenge where bearer tokens are taken
 	err        error  // for the log
 }
 
@@ -237,6 +240,9 @@ func (hd *handle) fail(w http.ResponseWriter, r *http.Request, err error) error 
 	h.Set("X-BFF-Error", e.code)
 	if p.status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", `Session error="`+e.code+`"`)
+	}
+	if challenge := hd.bearerChallenge(e); challenge != "" {
+		h.Add("WWW-Authenticate", challenge)
 	}
 	seconds := 0
 	if e.retryAfter > 0 || p.status == http.StatusServiceUnavailable {

@@ -17,6 +17,7 @@ import (
 // How requests are answered or let through, beside the codes of errors.
 const (
 	resultSession    = "session"     // let through with a session
+	resultBearer     = "bearer"      // let through with an access token of its own
 	resultAnonymous  = "anonymous"   // let through without one
 	resultLogin      = "login"       // sent to login
 	resultReload     = "reload"      // a page that asks again from the site itself
@@ -26,7 +27,7 @@ const (
 )
 
 var requestResults = []string{
-	resultSession, resultAnonymous, resultLogin, resultReload, resultPreflight, resultEndpoint, resultClientGone,
+	resultSession, resultBearer, resultAnonymous, resultLogin, resultReload, resultPreflight, resultEndpoint, resultClientGone,
 }
 
 // Limits that are not those of sessions.

@@ -23,8 +23,8 @@ const (
 //
 //	Placeholder | Description
 //	------------|------------
-//	`{http.auth.user.id}`      | subject of the session (the claim `sub`)
-//	`{http.auth.user.<claim>}` | a claim of the ID token; a list is joined by commas
+//	`{http.auth.user.id}`      | subject of the session, or of that access token (the claim `sub`)
+//	`{http.auth.user.<claim>}` | a claim of the ID token, or of the access token of a client without a session; a list is joined by commas
 //	`{http.bff.session.id}`    | public handle of the session, never the cookie
 //	`{http.bff.error}`         | code of the error that the gateway answered with
 //
@@ -34,7 +34,33 @@ type user struct {
 	code    atomic.Pointer[string]
 }
 
-type identity struct{ session *session.Session }
+// identity is who sent the request: one of the two.
+type identity struct {
+	session *session.Session
+	bearer  *session.Bearer
+}
+
+// id is the public handle of the session; a client without one has none.
+func (i *identity) id() string {
+	if i.session == nil {
+		return ""
+	}
+	return i.session.ID()
+}
+
+func (i *identity) subject() string {
+	if i.session == nil {
+		return i.bearer.Subject()
+	}
+	return i.session.Subject()
+}
+
+func (i *identity) claims() map[string]any {
+	if i.session == nil {
+		return i.bearer.Claims()
+	}
+	return i.session.Claims()
+}
 
 // placeholder is a function of the request's replacer. What it gives is put
 // into the text as it stands: braces in a claim are two characters of the claim.
@@ -47,7 +73,7 @@ func (u *user) placeholder(key string) (any, bool) {
 		return "", true
 	case key == placeholderSession:
 		if id := u.session.Load(); id != nil {
-			return id.session.ID(), true
+			return id.id(), true
 		}
 		return "", true
 	case strings.HasPrefix(key, placeholderUser):
@@ -57,9 +83,9 @@ func (u *user) placeholder(key string) (any, bool) {
 		}
 		name := key[len(placeholderUser):]
 		if name == "id" {
-			return singleLine(id.session.Subject()), true
+			return singleLine(id.subject()), true
 		}
-		return singleLine(claimText(id.session.Claims()[name])), true
+		return singleLine(claimText(id.claims()[name])), true
 	}
 	return nil, false
 }

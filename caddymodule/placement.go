@@ -25,6 +25,7 @@ type placement struct {
 
 	bff     *Handler // nil for bff_protect
 	proxied bool     // a bff_protect that was written as bff_proxy
+	bearer  bool     // a bff_protect that takes tokens of clients without a session
 }
 
 // step is one of the steps of the way to a handler: into a route of a list, to a
@@ -158,6 +159,9 @@ func checkSessions(server *caddyhttp.Server, all []*placement) error {
 		}
 	}
 	for i, b := range all {
+		if err := checkBearer(b, all[:i]); err != nil {
+			return err
+		}
 		if b.bff != nil || slices.ContainsFunc(all[:i], func(a *placement) bool { return a.bff != nil && !apart(a, b) }) {
 			continue
 		}
@@ -166,6 +170,24 @@ func checkSessions(server *caddyhttp.Server, all []*placement) error {
 			name = "bff_proxy"
 		}
 		return fmt.Errorf("%s: %s has no bff that handles its requests before it; add a bff block to the site", b.site, name)
+	}
+	return nil
+}
+
+// checkBearer refuses a bff_protect that takes tokens of clients without a session
+// where the `bff` that ran last may not judge them.
+func checkBearer(b *placement, before []*placement) error {
+	if !b.bearer {
+		return nil
+	}
+	for _, a := range slices.Backward(before) {
+		switch {
+		case a.bff == nil || apart(a, b):
+		case !a.bff.judgesBearers():
+			return fmt.Errorf("%s: %w; %s is before it", b.site, errBearerJudgement, a.bff)
+		case within(b, a):
+			return nil
+		}
 	}
 	return nil
 }

@@ -69,6 +69,13 @@ type Protect struct {
 	Require []Rule `json:"require,omitempty"`
 	// Activity is off where requests never extend the idle timeout. Default: on.
 	Activity string `json:"activity,omitempty"`
+	// AcceptBearer lets a request of a client without a session pass with a valid
+	// access token of its own (RFC 6750), which then is what the resource server
+	// gets. It needs a `bff` that validates by introspection, or as JWT with an
+	// audience. A client that sends a cookie of ours is none without a session: its
+	// Authorization header is taken off. Such a request needs no CSRF check; rules
+	// are asked of the claims of its token. Default: off.
+	AcceptBearer bool `json:"accept_bearer,omitempty"`
 	// Token is user where the resource server gets the user's access token, which
 	// is then waited for before it is called; none where it gets none. It is set
 	// by bff_proxy. Default: the token is attached by a transport `bff`, if one
@@ -121,6 +128,7 @@ func parseProtect(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //	    csrf            auto|strict|off
 //	    require         <claim> <value...>
 //	    activity        on|off
+//	    accept_bearer
 //	}
 func (p *Protect) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return unmarshalOptions(d, func(o *options) error {
@@ -150,6 +158,9 @@ func (p *Protect) unmarshalOption(d *caddyfile.Dispenser) (known bool, err error
 		return true, p.unmarshalRule(o)
 	case o.name == "activity":
 		return true, o.choice(&p.Activity, "on", "off")
+	case o.name == "accept_bearer":
+		p.AcceptBearer = true
+		return true, o.flag()
 	case o.name == "token" && p.proxy:
 		return true, o.choice(&p.Token, tokenUser, tokenNone)
 	case o.name == "resource" && p.proxy:
@@ -232,7 +243,10 @@ func (p *Protect) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 		return hd.fail(w, r, &httpError{code: codeCSRFRejected, err: errors.New("preflight of an origin that is not trusted")})
 	}
-	s, err := p.admit(hd, r)
+	if hd.bearerOf = nil; p.AcceptBearer {
+		hd.bearerOf = p
+	}
+	s, b, err := p.admit(hd, r)
 	switch {
 	case errors.Is(err, errReload):
 		return hd.writeReload(w)
@@ -246,13 +260,17 @@ func (p *Protect) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	p.privateAnswer(w.Header())
 	stripUpgrade(r)
 	hd.result = resultAnonymous
-	if s != nil {
+	switch {
+	case s != nil:
 		hd.result = resultSession
+	case b != nil:
+		hd.result = resultBearer
+		hd.user.session.Store(&identity{bearer: b})
 	}
 	if s != nil && p.Activity == "on" {
 		s.Touch(r.Context())
 	}
-	return next.ServeHTTP(w, r.WithContext(upstream.WithGrant(r.Context(), p.grant(hd, w, r, s))))
+	return next.ServeHTTP(w, r.WithContext(upstream.WithGrant(r.Context(), p.grant(hd, w, r, s, b))))
 }
 
 // privateAnswer keeps shared caches from showing one user's page to another, and
@@ -275,46 +293,50 @@ var (
 	errSendToLogin = errors.New("send to login")
 )
 
-// admit decides. The session is nil for an anonymous request that may pass.
-func (p *Protect) admit(hd *handle, r *http.Request) (*session.Session, error) {
+// admit decides. There is a session, or the token of a client without one, or
+// neither for an anonymous request that may pass.
+func (p *Protect) admit(hd *handle, r *http.Request) (*session.Session, *session.Bearer, error) {
 	if hd.siteErr != nil {
-		return nil, hd.siteErr
+		return nil, nil, hd.siteErr
 	}
 	upgrade := webSocket(r)
 	switch {
 	case earlyData(r) && (upgrade || !repeatable(r.Method)):
-		return nil, errEarlyData
+		return nil, nil, errEarlyData
 	case r.Method == http.MethodConnect && !upgrade, r.Method == http.MethodTrace:
 		// A tunnel would pass every check, TRACE would show the token to the
 		// browser (RFC 9110 sections 9.3.6 and 9.3.8).
-		return nil, &httpError{code: codeMethodNotAllowed, allow: "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS", err: errors.New(r.Method + " that is no WebSocket")}
+		return nil, nil, &httpError{code: codeMethodNotAllowed, allow: "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS", err: errors.New(r.Method + " that is no WebSocket")}
 	case upgrade && !hd.from.webSocketAccepted(r):
-		return nil, &httpError{code: codeCSRFRejected, err: errors.New("WebSocket of a foreign origin")}
+		return nil, nil, &httpError{code: codeCSRFRejected, err: errors.New("WebSocket of a foreign origin")}
 	}
 	if hd.reloadable(r) {
 		if p.Unauthenticated == unauthenticated401 || p.CSRF == csrfStrict {
-			return nil, &httpError{code: codeCSRFRejected, err: errors.New("document from another site")}
+			return nil, nil, &httpError{code: codeCSRFRejected, err: errors.New("document from another site")}
 		}
-		return nil, errReload
+		return nil, nil, errReload
+	}
+	if b, err := p.bearer(hd, r); b != nil || err != nil {
+		return nil, b, err
 	}
 	s, err := hd.open(r.Context())
 	if err != nil {
-		return nil, p.withoutSession(hd, r, err)
+		return nil, nil, p.withoutSession(hd, r, err)
 	}
 	if !upgrade && !hd.from.csrfAccepted(r, p.CSRF) {
-		return nil, &httpError{code: codeCSRFRejected, err: errors.New("CSRF check")}
+		return nil, nil, &httpError{code: codeCSRFRejected, err: errors.New("CSRF check")}
 	}
 	for _, rule := range p.Require {
 		if !rule.holds(s.Claims()) {
-			return nil, &httpError{code: codeForbidden, err: fmt.Errorf("claim %s does not have a required value", rule.Claim)}
+			return nil, nil, &httpError{code: codeForbidden, err: fmt.Errorf("claim %s does not have a required value", rule.Claim)}
 		}
 	}
 	if p.Token == tokenUser {
 		if _, err := p.tokensOf(s).Token(r.Context()); err != nil {
-			return nil, p.withoutSession(hd, r, err)
+			return nil, nil, p.withoutSession(hd, r, err)
 		}
 	}
-	return s, nil
+	return s, nil, nil
 }
 
 // withoutSession decides about a request whose session could not be had. Only
@@ -350,13 +372,16 @@ func (p *Protect) withoutSession(hd *handle, r *http.Request, err error) error {
 }
 
 // grant is what lets a transport relay the request.
-func (p *Protect) grant(hd *handle, w http.ResponseWriter, r *http.Request, s *session.Session) *upstream.Grant {
+func (p *Protect) grant(hd *handle, w http.ResponseWriter, r *http.Request, s *session.Session, b *session.Bearer) *upstream.Grant {
 	g := &upstream.Grant{
 		ReservedCookie: session.OwnCookie,
 		ReservedHeader: hd.bff.reservedHeader,
 		KeepCORS:       len(hd.bff.trustedOrigins) > 0,
 		CacheUpstream:  p.Cache == cacheUpstream,
 		ResponseHeader: answerHeader(w, r),
+	}
+	if b != nil && p.Token != tokenNone {
+		g.Source = b
 	}
 	if s != nil && p.Token != tokenNone {
 		source := p.tokensOf(s)

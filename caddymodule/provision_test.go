@@ -81,7 +81,7 @@ func TestConfigErrors(t *testing.T) {
 		`{` + ok + `,"refresh":{"on":"403"}}`:                          "refresh on",
 		`{` + ok + `,"refresh":{"rotation":"grace"}}`:                  "grace",
 		`{` + ok + `,"refresh":{"rotation_grace":5}}`:                  "takes no duration",
-		`{` + ok + `,"access_token":{"validate":"introspection"}}`:     "validate",
+		`{` + ok + `,"access_token":{"validate":"introspect"}}`:        "validate",
 		`{` + ok + `,"access_token":{"validate":"expiry","leeway":1}}`: "leeway",
 		`{` + ok + `,"logout":{"return_to":"//evil.com"}}`:             "return_to",
 		`{` + ok + `,"logout":{"return_to":"/bff/login"}}`:             "return_to",

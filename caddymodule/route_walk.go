@@ -79,6 +79,7 @@ func (w *routeWalk) handler(way []step, raw json.RawMessage) {
 		return
 	case "bff_protect":
 		p.proxied = members["token"] != nil
+		_ = json.Unmarshal(members["accept_bearer"], &p.bearer)
 		w.found = append(w.found, p)
 		w.others++
 		return
