@@ -6,6 +6,7 @@ package caddymodule
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -266,5 +267,20 @@ func TestAcceptBearerNeedsValidation(t *testing.T) {
 	inner := siteBlock("app", block("", "one")+"handle /api/* {\n"+block("", "two", "base_path /two", "access_token {\nvalidate introspection\n}")+site+"}\n")
 	if err := validate(t, string(adaptTB(t, inner))); err != nil {
 		t.Errorf("the bff that ran last counts: %v", err)
+	}
+}
+
+// A named route may bring a guard and a bff together that do not fit: the request is
+// the first to tell.
+func TestBearerWithoutValidation(t *testing.T) {
+	r := httptest.NewRequest(http.MethodGet, "/api/x", nil)
+	hd := &handle{bff: &Handler{AccessToken: &AccessTokenOptions{Validate: "auto"}}, url: r.URL, cookies: &http.Request{}}
+	p := &Protect{AcceptBearer: true}
+	if b, err := p.bearer(hd, r); b != nil || err != nil {
+		t.Errorf("without a token: %v, %v", b, err)
+	}
+	r.Header.Set("Authorization", "Bearer x")
+	if _, err := p.bearer(hd, r); asHTTPError(err).code != codeMisconfigured {
+		t.Errorf("error %v", err)
 	}
 }
