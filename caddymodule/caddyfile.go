@@ -46,6 +46,7 @@ func parseBFF(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //	    resource            <uri...>
 //	    authorization_param <name> <value>
 //	    login_param         <name...>
+//	    userinfo            off|on
 //	    response_mode       query|form_post|jwt|query.jwt|form_post.jwt
 //	    par                 auto|required|off
 //	    request_object      auto|required|off
@@ -141,6 +142,8 @@ func (h *Handler) unmarshalOption(o *options) error {
 		return h.unmarshalAuthorizationParam(o)
 	case "login_param":
 		return o.list(&h.LoginParam)
+	case "userinfo":
+		return o.text(&h.UserInfo)
 	case "response_mode":
 		return o.text(&h.ResponseMode)
 	case "par":

@@ -72,6 +72,11 @@ type Handler struct {
 	// those that the gateway sets itself, nor its own (return_to, force).
 	// Default: prompt, login_hint, ui_locales, acr_values, max_age.
 	LoginParam []string `json:"login_param,omitempty"`
+	// UserInfo is on to add the claims of the UserInfo endpoint (OpenID Connect Core
+	// section 5.3) to those of the ID token, which count where both have one: at
+	// login, which fails if they cannot be had, and with each refresh on request,
+	// where those that are there stay. Default: off.
+	UserInfo string `json:"userinfo,omitempty"`
 	// ResponseMode of the authorization response: query or form_post, or signed by
 	// the authorization server (JARM): query.jwt, form_post.jwt, or jwt, which is
 	// query.jwt. Default: query.

@@ -85,6 +85,7 @@ func (h *Handler) called() string {
 }
 
 func (h *Handler) setDefaults() {
+	setDefault(&h.UserInfo, "off")
 	setDefault(&h.ResponseMode, oauth.ResponseModeQuery)
 	setDefault(&h.PAR, string(oauth.PARAuto))
 	setDefault(&h.RequestObject, string(oauth.RequestObjectAuto))
@@ -159,7 +160,7 @@ func (h *Handler) takeManager() error {
 	}
 	identity, err := json.Marshal([]any{
 		h.Issuer, h.ClientID, h.ClientSecret, h.ClientAuth, h.Name, h.Scope, h.Resource, h.AuthorizationParam, h.PAR, h.RequestObject, rootsSum,
-		h.HTTPTimeout, h.Cookie, h.Session, h.Refresh, h.AccessToken, h.Logout.Revoke, h.Logout.IDTokenHint,
+		h.HTTPTimeout, h.Cookie, h.Session, h.Refresh, h.AccessToken, h.UserInfo, h.Logout.Revoke, h.Logout.IDTokenHint,
 	})
 	if err != nil {
 		return err
@@ -230,6 +231,7 @@ func (h *Handler) newManager(secret *configSecret, roots *x509.CertPool) (*sessi
 		IdleTimeout: time.Duration(h.Session.IdleTimeout), Lifetime: time.Duration(h.Session.Lifetime), MaxPerUser: int(h.Session.MaxPerUser),
 		RefreshBefore: time.Duration(h.Refresh.Before), Rotation: session.Rotation(h.Refresh.Rotation), RotationGrace: time.Duration(h.Refresh.RotationGrace),
 		Validate:        oauth.ValidateMode(h.AccessToken.Validate),
+		UserInfo:        h.UserInfo == "on",
 		KeepTokensAtEnd: h.Logout.Revoke == "off", IDTokenHint: session.IDTokenHint(h.Logout.IDTokenHint),
 		Logger: processLog, Observer: h.metrics,
 	})

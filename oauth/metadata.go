@@ -28,6 +28,7 @@ type Metadata struct {
 	IntrospectionEndpoint              string
 	PushedAuthorizationRequestEndpoint string
 	EndSessionEndpoint                 string
+	UserInfoEndpoint                   string
 
 	ScopesSupported                            []string
 	ResponseModesSupported                     []string
@@ -232,7 +233,8 @@ type endpoint struct {
 	name     string
 	to       *string
 	required bool
-	// authenticated: the client authenticates there, so that with a certificate
+	// authenticated: the client authenticates there, or shows a token that may be
+	// bound to its certificate, so that with a certificate
 	// the member of mtls_endpoint_aliases counts (RFC 8705 section 5).
 	authenticated bool
 }
@@ -246,6 +248,7 @@ func (md *Metadata) endpoints() []endpoint {
 		{"introspection_endpoint", &md.IntrospectionEndpoint, false, true},
 		{"pushed_authorization_request_endpoint", &md.PushedAuthorizationRequestEndpoint, false, true},
 		{"end_session_endpoint", &md.EndSessionEndpoint, false, false},
+		{"userinfo_endpoint", &md.UserInfoEndpoint, false, true},
 	}
 }
 

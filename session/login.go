@@ -265,6 +265,9 @@ func (m *Manager) begin(ctx context.Context, site *Site, cb Callback, l *loginSt
 		}
 		return nil, nil, m.discard(answer, err)
 	}
+	if err := m.describe(ctx, answer.AccessToken, id); err != nil {
+		return nil, nil, m.discard(answer, err)
+	}
 	s, c, err := m.create(ctx, site, cb.Request, l, began, answer, id)
 	if err != nil {
 		return nil, nil, m.discard(answer, err)

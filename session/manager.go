@@ -60,6 +60,9 @@ type Config struct {
 	RotationGrace time.Duration
 	// Validate says how an access token is judged. Default: auto.
 	Validate oauth.ValidateMode
+	// UserInfo adds the claims of the UserInfo endpoint to those of the ID token, at
+	// login and when the application asks for a refresh.
+	UserInfo bool
 	// KeepTokensAtEnd leaves out the revocation (RFC 7009) of the refresh token
 	// when a session ends.
 	KeepTokensAtEnd bool

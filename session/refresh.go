@@ -118,6 +118,9 @@ func (s *Session) ForceRefresh(ctx context.Context) (*Refreshed, error) {
 	if err := s.await(ctx, time.Now().Add(refreshWait), s.m.aims.byDefault, before.tokens.placed(s.m.aims.byDefault).generation(), TriggerRequest); err != nil {
 		return nil, err
 	}
+	if err := s.renewClaims(ctx); err != nil {
+		return nil, err
+	}
 	after, err := s.current(ctx)
 	if err != nil {
 		return nil, err
