@@ -116,6 +116,7 @@ func TestCaddyfileErrorsNamePlaceAndWord(t *testing.T) {
 		"later: dpop":             {bffSite(base + "dpop on\n"), "unrecognized option 'dpop'", "Caddyfile:6"},
 		"logout backchannel":      {bffSite(base + "logout {\nbackchannel yes\n}\n"), "logout backchannel is \"yes\", should be one of: on, off", "Caddyfile:7"},
 		"logout frontchannel":     {bffSite(base + "logout {\nfrontchannel\n}\n"), "logout frontchannel needs a value", "Caddyfile:7"},
+		"userinfo":                {bffSite(base + "userinfo yes\n"), "userinfo is \"yes\", should be one of: off, on", "Caddyfile:6"},
 		"access_token validate":   {bffSite(base + "access_token {\nvalidate opaque\n}\n"), "access_token validate is \"opaque\", should be one of: auto, jwt, introspection, expiry", "Caddyfile:7"},
 		"protect: unknown":        {"localhost {\nbff_protect {\nrole admin\n}\n}\n", "unrecognized option 'role'", "Caddyfile:3"},
 		"protect: token":          {"localhost {\nbff_protect {\ntoken none\n}\n}\n", "unrecognized option 'token'", "Caddyfile:3"},

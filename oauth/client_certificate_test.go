@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -93,18 +94,25 @@ func TestTLSClientAuthentication(t *testing.T) {
 				if _, err := c.CheckAccessToken(t.Context(), tokens.AccessToken, ValidateJWT); err != nil {
 					t.Error(err)
 				}
+				// MD-09
+				if _, err := c.CheckAccessToken(t.Context(), tokens.AccessToken, ValidateIntrospection); err != nil {
+					t.Errorf("%v: %s", err, lastAuthError(as))
+				}
+				if _, err := c.UserInfo(t.Context(), tokens.AccessToken, "alice"); err != nil {
+					t.Error(err)
+				}
 				if err := c.Revoke(t.Context(), tokens.RefreshToken, ""); err != nil {
 					t.Errorf("%v: %s", err, lastAuthError(as))
 				}
 				for _, r := range as.Requests("") {
-					authenticated := r.Endpoint == astest.Token || r.Endpoint == astest.Revoke || r.Endpoint == astest.PAR
+					authenticated := slices.Contains([]string{astest.Token, astest.Revoke, astest.PAR, astest.Introspect, astest.UserInfo}, r.Endpoint)
 					if shown := r.Certificate != nil; shown != authenticated {
 						t.Errorf("%s %s: certificate shown: %v", r.Host, r.Endpoint, shown)
 					}
 					if own := strings.HasSuffix(as.Issuer(), r.Host); authenticated && own == aliases {
 						t.Errorf("%s was called at %s", r.Endpoint, r.Host)
 					}
-					if authenticated && (r.Form.Get("client_id") != "app" || r.Form.Has("client_secret") || r.Form.Has("client_assertion") || r.Header.Get("Authorization") != "") {
+					if authenticated && r.Endpoint != astest.UserInfo && (r.Form.Get("client_id") != "app" || r.Form.Has("client_secret") || r.Form.Has("client_assertion") || r.Header.Get("Authorization") != "") {
 						t.Errorf("%s: %v %v", r.Endpoint, r.Header, r.Form)
 					}
 				}
