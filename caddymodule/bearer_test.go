@@ -48,10 +48,10 @@ const bearerSite = `
 
 const bearerOptions = `
 		public_origin https://app.example.com
-		resource https://app.example.com/api https://app.example.com https://other.example.com/x
+		resource https://app.example.com/api https://app.example.com https://other.example.com/api/deep
 		access_token {
 			validate jwt
-			audience https://app.example.com/api https://app.example.com https://other.example.com/x
+			audience https://app.example.com/api https://app.example.com https://other.example.com/api/deep
 		}`
 
 func bearerBench(t *testing.T, options string, as astest.Options) *bench {
@@ -226,14 +226,15 @@ func TestProtectedResourceMetadata(t *testing.T) {
 		}
 		c.do(http.MethodPost, path, "").wantError(t, 405, codeMethodNotAllowed)
 	}
-	for _, path := range []string{"/.well-known/oauth-protected-resource/x", "/.well-known/oauth-protected-resource/", "/.well-known/oauth-protected-resource/api/", "/.well-known/oauth-protected-resources"} {
+	for _, path := range []string{"/.well-known/oauth-protected-resource/api/deep", "/.well-known/oauth-protected-resource/", "/.well-known/oauth-protected-resource/api/", "/.well-known/oauth-protected-resources"} {
 		if a := c.get(path); strings.Contains(a.body, "authorization_servers") {
 			t.Errorf("%s: %s", path, a.body)
 		}
 	}
 	for path, want := range map[string]string{
-		"/api/x":    `Bearer resource_metadata="https://app.example.com/.well-known/oauth-protected-resource/api"`,
-		"/scoped/x": `Bearer scope="orders", resource_metadata="https://app.example.com/.well-known/oauth-protected-resource"`,
+		"/api/x":      `Bearer resource_metadata="https://app.example.com/.well-known/oauth-protected-resource/api"`,
+		"/api/deep/x": `Bearer resource_metadata="https://app.example.com/.well-known/oauth-protected-resource/api"`,
+		"/scoped/x":   `Bearer scope="orders", resource_metadata="https://app.example.com/.well-known/oauth-protected-resource"`,
 	} {
 		if got := c.get(path).Header.Values("Www-Authenticate"); !slices.Contains(got, want) {
 			t.Errorf("%s: %q", path, got)

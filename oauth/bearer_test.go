@@ -74,6 +74,11 @@ func TestBearerJWT(t *testing.T) { // AT-01, AT-02, AT-03, AT-10, JW-05, C1
 	if _, err := newClient(t, as).CheckBearer(t.Context(), Secret(tokens.AccessToken), ValidateJWT); err == nil {
 		t.Error("mode jwt without an audience takes the tokens of others")
 	}
+	for range 2 {
+		if _, err := c.CheckBearer(t.Context(), Secret(tokens.AccessToken), ValidateJWT); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if _, err := c.CheckBearer(t.Context(), Secret(tokens.AccessToken), ValidateJWT, "https://other.test"); !errors.Is(err, ErrAccessToken) {
 		t.Errorf("a known token for an audience of an upstream's own: %v", err)
 	}
