@@ -4,7 +4,6 @@
 package caddymodule
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -369,39 +368,6 @@ func (p *Protect) withoutSession(hd *handle, r *http.Request, err error) error {
 		return err
 	}
 	return errSendToLogin
-}
-
-// grant is what lets a transport relay the request.
-func (p *Protect) grant(hd *handle, w http.ResponseWriter, r *http.Request, s *session.Session, b *session.Bearer) *upstream.Grant {
-	g := &upstream.Grant{
-		ReservedCookie: session.OwnCookie,
-		ReservedHeader: hd.bff.reservedHeader,
-		KeepCORS:       len(hd.bff.trustedOrigins) > 0,
-		CacheUpstream:  p.Cache == cacheUpstream,
-		ResponseHeader: answerHeader(w, r),
-	}
-	if b != nil && p.Token != tokenNone {
-		g.Source = b
-	}
-	if s != nil && p.Token != tokenNone {
-		source := p.tokensOf(s)
-		g.Source = source
-		g.HealAny401 = hd.bff.healAny401
-		g.HealBare401 = source.ExpiryUnknown()
-		g.TokenError = func(err error) *http.Response { return hd.tokenError(r, err) }
-	}
-	return g
-}
-
-// tokenError is what a client gets whose token ran out between the check here
-// and the transport, or that comes by a hand-written transport.
-func (hd *handle) tokenError(r *http.Request, err error) *http.Response {
-	rec := &answerRecorder{header: make(http.Header)}
-	ctx := context.WithValue(r.Context(), handleKey{}, hd)
-	if failed := hd.fail(rec, r.WithContext(ctx), err); failed != nil {
-		return nil
-	}
-	return rec.response(r)
 }
 
 // stripUpgrade leaves no protocol to change to but WebSocket: a tunnel past
