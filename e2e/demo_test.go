@@ -11,9 +11,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddy-bff/caddy-bff/internal/redistest"
 )
 
 // The demo as a newcomer sees it: sign in, a minute of calls over several
@@ -33,7 +36,7 @@ func TestDemoInABrowser(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build -C demo .: %v\n%s", err, out)
 	}
-	cmd := exec.Command(binary, "-port", "0")
+	cmd := exec.Command(binary, "-port", strconv.Itoa(redistest.FreePort(t))) // free also while the gateway restarts
 	cmd.Dir = filepath.Join("..", "demo")
 	demo := start(t, "demo", cmd)
 	field := func(name string) string {
@@ -72,7 +75,7 @@ func TestDemoInABrowser(t *testing.T) {
 		t.Log(last)
 	}
 	if err := walker.Wait(); err != nil || last != "done" {
-		t.Fatalf("%v; screenshots and the demo's log are in %s", err, output)
+		t.Fatalf("%v, after %q; screenshots and the demo's log are in %s", err, last, output)
 	}
 	if shots, err := filepath.Glob(filepath.Join(output, "*.png")); err != nil || len(shots) < 8 {
 		t.Fatalf("%d screenshots, %v", len(shots), err)

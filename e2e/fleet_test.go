@@ -78,9 +78,9 @@ func newFleet(t *testing.T, o fleetOptions) *fleet {
 	f.client = &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	f.write("keys", strings.Repeat("the keys of this fleet ", 3))
 	for i := range o.instances {
-		in := &instance{f: f, number: i, address: "127.0.0.1:" + freePort(t), admin: "off"}
+		in := &instance{f: f, number: i, address: "127.0.0.1:" + strconv.Itoa(redistest.FreePort(t)), admin: "off"}
 		if o.admin {
-			in.admin = "127.0.0.1:" + freePort(t)
+			in.admin = "127.0.0.1:" + strconv.Itoa(redistest.FreePort(t))
 		}
 		if f.redis != nil {
 			in.redis = redistest.NewProxy(t, f.redis.Address())

@@ -15,10 +15,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/caddy-bff/caddy-bff/internal/redistest"
 )
 
 const (
@@ -83,7 +86,7 @@ func newBenchWith(t *testing.T, accessTokenLife time.Duration, authenticate func
 	}
 	// Another host than the authorization server's: to a browser that is another
 	// site, with cookies of its own.
-	b := &bench{caddy: caddy, dir: t.TempDir(), origin: "http://localhost:" + freePort(t)}
+	b := &bench{caddy: caddy, dir: t.TempDir(), origin: "http://localhost:" + strconv.Itoa(redistest.FreePort(t))}
 	b.resourceServer = startResourceServer(t)
 	secret := filepath.Join(b.dir, "client_secret")
 	if err := os.WriteFile(secret, []byte(clientSecret), 0o600); err != nil {

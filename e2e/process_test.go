@@ -6,12 +6,9 @@ package e2e
 import (
 	"bufio"
 	"io"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -103,27 +100,4 @@ func (p *process) end() {
 			p.kill()
 		}
 	})
-}
-
-// taken are the ports that freePort has given.
-var taken sync.Map
-
-// freePort gives a port of the loopback interface that was free a moment ago. It
-// is none that the system gives to connections, nor one that was given before: a
-// process that is started again finds it free.
-func freePort(t *testing.T) string {
-	t.Helper()
-	for range 1000 {
-		port := strconv.Itoa(10000 + rand.IntN(20000))
-		if _, given := taken.LoadOrStore(port, true); given {
-			continue
-		}
-		l, err := net.Listen("tcp", "127.0.0.1:"+port)
-		if err == nil {
-			_ = l.Close()
-			return port
-		}
-	}
-	t.Fatal("no free port")
-	return ""
 }

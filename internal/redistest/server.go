@@ -13,7 +13,7 @@ package redistest
 import (
 	"bufio"
 	"errors"
-	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -193,29 +193,28 @@ func (s *Server) Must(args ...string) string {
 	return reply
 }
 
-// FreePort gives a port of the loopback interface that nobody has, nor its
-// cluster port.
+// taken are the ports that FreePort has given.
+var taken sync.Map
+
+// FreePort gives a port of the loopback interface that was free a moment ago, and
+// its cluster port, 10000 above, with it. Neither is one that the system gives to
+// connections and to whoever asks for any, nor was the port given before: a server
+// that is started again finds its own free.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	for range 1000 {
+		port := 10000 + rand.IntN(10000)
+		if _, given := taken.LoadOrStore(port, true); !given && free(port) && free(port+10000) {
+			return port
 		}
-		port := l.Addr().(*net.TCPAddr).Port
-		_ = l.Close()
-		if port > 55000 { // the cluster bus is 10000 above
-			continue
-		}
-		bus, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+10000))
-		if err != nil {
-			continue
-		}
-		_ = bus.Close()
-		return port
 	}
 	t.Fatal("no free port")
 	return 0
+}
+
+func free(port int) bool {
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	return err == nil && l.Close() == nil
 }
 
 // Eventually waits until try gives no error.
