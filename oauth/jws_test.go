@@ -21,8 +21,9 @@ import (
 
 func b64(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
 
-// TestForgedTokens is the table of HARDENING.md C1 with SPEC.md K: each of these is
-// refused in every slot, without a call to anywhere else.
+// TestForgedTokens is the table of HARDENING.md C1 with SPEC.md K (JW-04, JW-06,
+// JW-07, JW-09): each of these is refused in every slot, without a call to anywhere
+// else.
 func TestForgedTokens(t *testing.T) {
 	t.Parallel()
 	as := astest.New(astest.Options{Algorithm: "RS256"})

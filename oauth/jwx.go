@@ -80,7 +80,7 @@ func parsePublicKey(o *object) (crypto.PublicKey, error) {
 		}
 		return pub, nil
 	case ed25519.PublicKey:
-		if len(pub) != ed25519.PublicKeySize {
+		if len(pub) != ed25519.PublicKeySize || smallOrder(pub) {
 			return nil, errKey
 		}
 		return pub, nil

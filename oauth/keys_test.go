@@ -37,7 +37,7 @@ func accepts(c *Client, token Secret) error {
 	return err
 }
 
-func TestKeySelection(t *testing.T) { // JW-01, JW-02, JW-03, JW-11, JW-12
+func TestKeySelection(t *testing.T) { // C1, JW-01, JW-02, JW-03, JW-11, JW-12
 	t.Parallel()
 	ec, other := astest.NewKey("ES256", "k"), astest.NewKey("ES256", "other")
 	rs := astest.NewKey("RS256", "k")
