@@ -10,6 +10,7 @@ import (
 	"crypto/rsa"
 	"encoding/json"
 	"errors"
+	"math"
 	"strings"
 
 	"github.com/lestrrat-go/jwx/v2/jwa"
@@ -34,6 +35,8 @@ var algorithms = map[string]jwa.SignatureAlgorithm{
 const (
 	minRSABits = 2048
 	maxRSABits = 8192 // a larger one only costs time, ours
+
+	maxExponentText = 8 // characters of base64url: six bytes
 )
 
 var errKey = errors.New("unusable key")
@@ -70,7 +73,11 @@ func parsePublicKey(o *object) (crypto.PublicKey, error) {
 	}
 	switch pub := raw.(type) {
 	case *rsa.PublicKey:
-		if bits := pub.N.BitLen(); bits < minRSABits || bits > maxRSABits || pub.E < 3 || pub.E%2 == 0 {
+		if bits := pub.N.BitLen(); bits < minRSABits || bits > maxRSABits || pub.N.Bit(0) == 0 {
+			return nil, errKey
+		}
+		// The library keeps the low bits of an exponent that is too large for it.
+		if len(minimal["e"]) > maxExponentText || pub.E < 3 || pub.E > math.MaxInt32 || pub.E%2 == 0 {
 			return nil, errKey
 		}
 		return pub, nil
