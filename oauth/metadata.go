@@ -320,6 +320,9 @@ func parseMetadata(data []byte, issuer string, mutualTLS bool) (*Metadata, error
 		if *e.to == "" && e.required {
 			return nil, fmt.Errorf("%w: %s is missing", ErrMetadata, e.name)
 		}
+		if err := checkPlace(*e.to, issuer); *e.to != "" && err != nil {
+			return nil, fmt.Errorf("%w: %s %w", ErrMetadata, e.name, err)
+		}
 	}
 	return md, nil
 }

@@ -60,7 +60,7 @@ func TestInsecureOrMissingEndpointsAreRefused(t *testing.T) { // MD-03, C308
 		if optional := name == "revocation_endpoint" || name == "end_session_endpoint"; optional != (err == nil) {
 			t.Errorf("without %s: %v", name, err)
 		}
-		as = astest.New(astest.Options{MetadataDoc: func(doc map[string]any) { doc[name] = "http://127.0.0.1:1/x" }})
+		as = astest.New(astest.Options{Host: "localhost", MetadataDoc: func(doc map[string]any) { doc[name] = "http://127.0.0.1:1/x" }})
 		if _, err := newClient(t, as).Metadata(t.Context()); err != nil {
 			t.Errorf("%s on loopback: %v", name, err)
 		}
