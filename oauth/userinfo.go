@@ -105,6 +105,12 @@ func (c *Client) readUserInfo(ctx context.Context, a *answer) (claims, error) {
 	if err != nil {
 		return claims{}, err
 	}
+	// ID tokens and logout tokens, of servers whose typ does not tell.
+	for _, name := range []string{"nonce", "at_hash", "c_hash", "events"} {
+		if cl.has(name) {
+			return claims{}, errors.New("it is another kind of token")
+		}
+	}
 	// Both are required of a signed answer.
 	if iss, err := cl.text("iss"); err != nil || iss != c.cfg.Issuer {
 		return claims{}, errors.New("iss is not the issuer")
