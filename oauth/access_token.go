@@ -118,14 +118,14 @@ func (c *Client) VerdictCurrent(v *Verdict, now time.Time) bool {
 
 // checkJWT is mode jwt.
 func (c *Client) checkJWT(ctx context.Context, raw Secret, audience []string) (*Verdict, error) {
-	v, _, err := c.readJWT(raw, audience, func(s *signed, _ claims) (uint64, error) { return c.keys.verify(ctx, s, 0) })
+	v, _, err := c.readJWT(raw, audience, parseClaims, func(s *signed, _ claims) (uint64, error) { return c.keys.verify(ctx, s, 0) })
 	return v, err
 }
 
-// readJWT reads a JWT access token as RFC 9068 section 4 describes it. verify says
-// whether the issuer signed it, and by which generation of keys; the claims that it
-// gets may be anybody's.
-func (c *Client) readJWT(raw Secret, audience []string, verify func(*signed, claims) (uint64, error)) (*Verdict, claims, error) {
+// readJWT reads a JWT access token as RFC 9068 section 4 describes it. parse reads
+// its claims. verify says whether the issuer signed it, and by which generation of
+// keys; the claims that it gets may be anybody's.
+func (c *Client) readJWT(raw Secret, audience []string, parse func([]byte) (claims, error), verify func(*signed, claims) (uint64, error)) (*Verdict, claims, error) {
 	refused := func(err error) (*Verdict, claims, error) {
 		return nil, claims{}, fmt.Errorf("%w: %w", ErrAccessToken, err)
 	}
@@ -137,7 +137,7 @@ func (c *Client) readJWT(raw Secret, audience []string, verify func(*signed, cla
 	if !s.isType("at+jwt") {
 		return refused(errors.New("typ is not at+jwt"))
 	}
-	cl, err := parseClaims(s.payload)
+	cl, err := parse(s.payload)
 	if err != nil {
 		return refused(err)
 	}

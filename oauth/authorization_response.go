@@ -35,7 +35,7 @@ func ResponseState(params url.Values) Secret {
 	if err != nil {
 		return ""
 	}
-	cl, err := parseClaims(s.payload)
+	cl, err := parseForeignClaims(s.payload)
 	if err != nil {
 		return ""
 	}

@@ -13,9 +13,10 @@ import (
 
 // Bounds of a token. An ID token with many groups has some 10 kB.
 const (
-	maxToken  = 64 << 10
-	maxHeader = 8 << 10
-	maxKeyID  = 1 << 10
+	maxToken        = 64 << 10
+	maxHeader       = 8 << 10
+	maxHeaderValues = 256
+	maxKeyID        = 1 << 10
 )
 
 var errMalformed = errors.New("not a JWT in compact serialization")
@@ -55,7 +56,7 @@ func parseJWS(raw string) (*signed, error) {
 		}
 		*part.to = data
 	}
-	o, err := parseObject(head, true)
+	o, err := parseSmallObject(head, true, maxHeaderValues)
 	if err != nil {
 		return nil, fmt.Errorf("header: %w", err)
 	}

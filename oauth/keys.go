@@ -45,12 +45,19 @@ type keys struct {
 	fetched    time.Time
 }
 
+// maxCandidates bounds how many keys a signature is tried with: whoever makes one up
+// leaves the key ID out.
+const maxCandidates = 16
+
 // candidates returns the keys that may have made a signature: those with its key
-// ID or none, of the right kind, and not meant for another algorithm. Several
-// keys may share a key ID.
+// ID or none, of the right kind, and not meant for another algorithm, the first
+// maxCandidates of them. Several keys may share a key ID.
 func (k *keys) candidates(s *signed) []verificationKey {
 	var list []verificationKey
 	for _, v := range k.list {
+		if len(list) == maxCandidates {
+			break
+		}
 		if (s.kid == "" || v.kid == "" || v.kid == s.kid) && (v.alg == "" || v.alg == s.alg) && keyFits(s.alg, v.key) {
 			list = append(list, v)
 		}

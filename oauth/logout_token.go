@@ -57,7 +57,7 @@ func (c *Client) VerifyLogoutToken(ctx context.Context, raw Secret) (*LogoutToke
 	if s.typ != "" && !s.isType("logout+jwt") && !s.isType("jwt") {
 		return nil, fmt.Errorf("%w: typ is not logout+jwt", ErrLogoutToken)
 	}
-	cl, err := parseClaims(s.payload)
+	cl, err := parseForeignClaims(s.payload)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrLogoutToken, err)
 	}

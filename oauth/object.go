@@ -23,6 +23,7 @@ var (
 	errNotObject = errors.New("not a JSON object")
 	errDuplicate = errors.New("duplicate member")
 	errTooDeep   = errors.New("nested too deep")
+	errTooMany   = errors.New("too many values")
 )
 
 // object is a JSON object from outside. Member names are compared exactly, unlike
@@ -38,10 +39,16 @@ type object struct {
 // parseObject reads a JSON object. strict: a member that comes twice, at any
 // depth, is an error.
 func parseObject(data []byte, strict bool) (*object, error) {
+	return parseSmallObject(data, strict, math.MaxInt)
+}
+
+// parseSmallObject is parseObject for what anybody may have sent: at more values than
+// most it gives up, before they cost anything.
+func parseSmallObject(data []byte, strict bool, most int) (*object, error) {
 	if !utf8.Valid(data) {
 		return nil, errNotObject
 	}
-	p := objectParser{dec: json.NewDecoder(bytes.NewReader(data)), strict: strict}
+	p := objectParser{dec: json.NewDecoder(bytes.NewReader(data)), strict: strict, left: most}
 	p.dec.UseNumber()
 	token, err := p.dec.Token()
 	if err != nil || token != json.Delim('{') {
@@ -65,6 +72,7 @@ func parseObject(data []byte, strict bool) (*object, error) {
 type objectParser struct {
 	dec      *json.Decoder
 	strict   bool
+	left     int // values that may still come
 	repeated []string
 }
 
@@ -102,6 +110,9 @@ func (p *objectParser) object(depth int) (map[string]any, error) {
 }
 
 func (p *objectParser) value(depth int) (any, error) {
+	if p.left--; p.left < 0 {
+		return nil, errTooMany
+	}
 	token, err := p.dec.Token()
 	if err != nil {
 		return nil, errNotObject

@@ -65,7 +65,7 @@ func (c *Client) signedResponseParams(ctx context.Context, params url.Values) (u
 	if err != nil {
 		return nil, invalidResponse(err)
 	}
-	cl, err := parseClaims(s.payload)
+	cl, err := parseForeignClaims(s.payload)
 	if err == nil {
 		err = c.checkResponseClaims(s, cl, time.Now())
 	}
