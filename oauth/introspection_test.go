@@ -4,9 +4,11 @@
 package oauth
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -326,4 +328,75 @@ func TestIntrospectionIsBounded(t *testing.T) { // AT-08
 			t.Error("calls are left behind")
 		}
 	})
+}
+
+// FuzzIntrospection: whatever is answered, as JSON, signed or signed by nobody. Only
+// what says active, once and as true, makes a token active, and not for long.
+func FuzzIntrospection(f *testing.F) {
+	as := opaqueServer(func(o *astest.Options) { o.Algorithm, o.SignedIntrospection = "EdDSA", true })
+	canned := &cannedAnswer{RoundTripper: as.HTTPClient().Transport, path: "/introspect"}
+	c := newClient(f, as, func(cfg *Config) { cfg.HTTP = &http.Client{Transport: canned} })
+	key := as.SigningKey()
+	for _, seed := range []string{
+		`{"active":true,"sub":"alice","exp":9999999999}`, `{"active":false}`, `{"active":"true"}`, `{"active":true,"active":false}`, `{"active":true,"exp":-1}`, `[]`,
+		`{"iss":"https://as.test","aud":"app","iat":1,"token_introspection":{"active":true,"client_id":"app","aud":["x"],"scope":"a b"}}`,
+		key.Sign(key.Header("JWT"), map[string]any{"iss": "https://as.test", "aud": "app", "iat": 1, "token_introspection": map[string]any{"active": true}}),
+	} {
+		for form := range byte(3) {
+			f.Add(form, []byte(seed))
+		}
+	}
+	f.Fuzz(func(t *testing.T, form byte, body []byte) {
+		canned.contentType, canned.body = astest.IntrospectionType, body
+		switch form % 3 {
+		case 0:
+			canned.contentType = "application/json"
+		case 1:
+			canned.body = []byte(key.SignRaw([]byte(`{"alg":"EdDSA","kid":"key-1","typ":"token-introspection+jwt"}`), body))
+		}
+		bounded(t, len(canned.body), func() {
+			a := c.callIntrospection(t.Context(), "token")
+			if a.err != nil {
+				if a.claims.object != nil {
+					t.Fatalf("claims beside %v", a.err)
+				}
+				return
+			}
+			if a.claims.object == nil {
+				return
+			}
+			if form%3 == 2 || time.Until(a.until) > activeAge {
+				t.Fatalf("active until %v: %q", a.until, body)
+			}
+			told, _ := readPlainly(t, body)
+			if form%3 == 1 {
+				told, _ = told["token_introspection"].(map[string]any)
+			}
+			if told["active"] != true {
+				t.Fatalf("active: %q", body)
+			}
+			v, err := c.introspectionVerdict(a, nil)
+			if err == nil && (v.JWT || !v.Expiry.IsZero() && !v.Expiry.After(time.Now().Add(-time.Second))) {
+				t.Fatalf("%+v: %q", v, body)
+			}
+		})
+	})
+}
+
+// cannedAnswer answers POST requests to a path itself.
+type cannedAnswer struct {
+	http.RoundTripper
+	path, contentType string
+	body              []byte
+}
+
+func (a *cannedAnswer) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method != http.MethodPost || r.URL.Path != a.path {
+		return a.RoundTripper.RoundTrip(r)
+	}
+	_, _ = io.Copy(io.Discard, r.Body)
+	_ = r.Body.Close()
+	return &http.Response{
+		StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {a.contentType}}, Body: io.NopCloser(bytes.NewReader(a.body)), Request: r, ContentLength: int64(len(a.body)),
+	}, nil
 }

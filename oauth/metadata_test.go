@@ -227,7 +227,9 @@ func FuzzMetadata(f *testing.F) {
 	f.Add([]byte(`{"issuer":"https://as.test","authorization_endpoint":"https://as.test/a","token_endpoint":"https://as.test/t","jwks_uri":"https://as.test/j","mtls_endpoint_aliases":{"token_endpoint":"https://m.as.test/t"}}`))
 	f.Add([]byte(`[]`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		md, err := parseMetadata(data, "https://as.test", true)
+		var md *Metadata
+		var err error
+		bounded(t, len(data), func() { md, err = parseMetadata(data, "https://as.test", true) })
 		if err != nil {
 			if !errors.Is(err, ErrMetadata) {
 				t.Fatalf("not ErrMetadata: %v", err)

@@ -4,6 +4,7 @@
 package oauth
 
 import (
+	"encoding/json"
 	"errors"
 	"net/url"
 	"strings"
@@ -168,4 +169,46 @@ func TestSignedResponseWithoutKeys(t *testing.T) {
 	if _, err := c.ValidateAuthorizationResponse(t.Context(), params, check); !errors.Is(err, ErrKeysUnavailable) || errors.Is(err, ErrResponse) {
 		t.Error(err)
 	}
+}
+
+// FuzzSignedResponse: whatever the issuer, or somebody else, signs as an authorization
+// response. A code comes out of what is by the issuer, for us, for this login and of now.
+func FuzzSignedResponse(f *testing.F) {
+	as := astest.New(astest.Options{JARM: true, Algorithm: "EdDSA"})
+	c, key, stranger := newClient(f, as), as.SigningKey(), astest.NewKey("EdDSA", "key-1")
+	ctx := settled(f, c)
+	for _, seed := range []string{
+		`{"iss":"https://as.test","aud":"app","exp":9999999999,"code":"c","state":"st"}`, `{"iss":"https://as.test","aud":["app"],"exp":9999999999,"error":"access_denied","state":"st"}`,
+		`{"code":"c","state":"st","state":"x"}`, `{"exp":1e400}`, `{}`, `[]`,
+	} {
+		for _, header := range []string{`{"alg":"EdDSA","kid":"key-1"}`, `{"alg":"none"}`, `{"alg":"EdDSA","typ":"oauth-authz-resp+jwt"}`} {
+			f.Add([]byte(header), []byte(seed), true)
+			f.Add([]byte(header), []byte(seed), false)
+		}
+	}
+	f.Fuzz(func(t *testing.T, header, payload []byte, ours bool) {
+		token := stranger.SignRaw(header, payload)
+		if ours {
+			token = key.SignRaw(header, payload)
+		}
+		bounded(t, len(token), func() {
+			code, err := c.ValidateAuthorizationResponse(ctx, url.Values{"response": {token}}, AuthorizationResponseCheck{State: "st", ResponseMode: ResponseModeJWT})
+			if e, ok := errors.AsType[*Error](err); ok && !errors.Is(err, ErrKeysUnavailable) && (!ours || e.Code == "" || errorText(e.Code, 128) != e.Code) {
+				t.Fatalf("%s.%s: %v", header, payload, err)
+			}
+			if err != nil {
+				if code != "" || !errors.Is(err, ErrResponse) && !errors.Is(err, ErrKeysUnavailable) && ClassOf(err) != ClassRefused && ClassOf(err) != ClassOutage && ClassOf(err) != ClassConfiguration {
+					t.Fatalf("%s.%s: %q, %v", header, payload, code, err)
+				}
+				return
+			}
+			told, err := readPlainly(t, payload)
+			exp, _ := told["exp"].(json.Number)
+			until, _ := exp.Float64()
+			if err != nil || !ours || told["code"] != code.Reveal() || !visible(code.Reveal(), true) || code == "" || told["state"] != "st" ||
+				told["iss"] != "https://as.test" || until < float64(time.Now().Add(-time.Minute).Unix()) {
+				t.Fatalf("a code of %s.%s: %q, %v", header, payload, code, err)
+			}
+		})
+	})
 }

@@ -7,6 +7,9 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -140,4 +143,57 @@ func TestKindsOfTokensAreExclusive(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzToken: whatever the issuer, or somebody else, signs, as an ID token, as a session's
+// access token and as a bearer's. What passes says what it has to say, once.
+func FuzzToken(f *testing.F) {
+	as := astest.New(astest.Options{Algorithm: "EdDSA"})
+	c := newClient(f, as, func(cfg *Config) { cfg.Audience = []string{"https://api.test"} })
+	ctx, key, stranger := settled(f, c), as.SigningKey(), astest.NewKey("EdDSA", "key-1")
+	for _, payload := range []string{
+		`{"iss":"https://as.test","aud":"app","sub":"alice","nonce":"n","iat":IAT,"exp":9999999999}`,
+		`{"iss":"https://as.test","aud":"https://api.test","sub":"alice","client_id":"app","jti":"1","iat":IAT,"exp":9999999999.5}`,
+		`{"iss":"https://as.test","iss":"x"}`, `{"aud":["app",7],"exp":-1,"nbf":1e400}`, `[]`,
+	} {
+		payload = strings.ReplaceAll(payload, "IAT", strconv.FormatInt(time.Now().Unix(), 10))
+		for _, header := range []string{`{"alg":"EdDSA","kid":"key-1","typ":"at+jwt"}`, `{"alg":"EdDSA"}`, `{"alg":"none"}`, `{"alg":"EdDSA","crit":["x"]}`} {
+			f.Add([]byte(header), []byte(payload), true)
+			f.Add([]byte(header), []byte(payload), false)
+		}
+	}
+	f.Fuzz(func(t *testing.T, header, payload []byte, ours bool) {
+		token := Secret(stranger.SignRaw(header, payload))
+		if ours {
+			token = Secret(key.SignRaw(header, payload))
+		}
+		taken := func(as, aud string, auto bool) map[string]any {
+			told, err := readPlainly(t, payload)
+			audience, _ := claims{&object{members: told}}.audience()
+			if err != nil || !ours || told["iss"] != "https://as.test" && (told["iss"] != nil || !auto) || !slices.Contains(audience, aud) {
+				t.Fatalf("taken as %s: %s.%s", as, header, payload)
+			}
+			return told
+		}
+		bounded(t, len(token), func() {
+			if id, err := c.VerifyIDToken(ctx, token, IDTokenCheck{Nonce: "n"}); err == nil {
+				if told := taken("ID token", "app", false); told["nonce"] != "n" || told["sub"] != id.Subject || id.Subject == "" || !id.Expiry.After(time.Now().Add(-defaultLeeway-time.Second)) {
+					t.Fatalf("%+v of %s", id, payload)
+				}
+			}
+			if v, err := c.CheckAccessToken(ctx, token, ValidateJWT); err == nil {
+				if told := taken("access token", "https://api.test", false); told["jti"] == nil || !v.JWT || !v.Expiry.After(time.Now().Add(-time.Second)) {
+					t.Fatalf("%+v of %s", v, payload)
+				}
+			}
+			if b, err := c.CheckBearer(ctx, token, ValidateJWT); err == nil {
+				if told := taken("bearer", "https://api.test", false); told["sub"] != b.Subject || told["cnf"] != nil {
+					t.Fatalf("%+v of %s", b, payload)
+				}
+			}
+			if v, err := c.CheckAccessToken(ctx, token, ValidateAuto); err == nil && v.JWT {
+				taken("access token in mode auto", "https://api.test", true)
+			}
+		})
+	})
 }

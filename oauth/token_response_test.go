@@ -278,7 +278,9 @@ func FuzzTokenResponse(f *testing.F) {
 			t.Fatalf("%+v", e)
 		}
 		a.status = 200
-		r, err := parseTokenResponse(a)
+		var r *TokenResponse
+		var err error
+		bounded(t, len(body), func() { r, err = parseTokenResponse(a) })
 		if err != nil {
 			if _, ok := errors.AsType[*Error](err); !ok || r != nil {
 				t.Fatalf("%v %v", r, err)

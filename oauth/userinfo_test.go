@@ -6,6 +6,7 @@ package oauth
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -111,4 +112,50 @@ func TestUserInfoOutage(t *testing.T) { // ID-16
 			})
 		})
 	}
+}
+
+// FuzzUserInfo: whatever is answered, as JSON, as a JWT of the issuer or as one of
+// nobody. What passes is an object that says everything once, and a JWT is for us.
+func FuzzUserInfo(f *testing.F) {
+	as := astest.New(astest.Options{Algorithm: "EdDSA"})
+	c, key := newClient(f, as), as.SigningKey()
+	ctx := settled(f, c)
+	for _, seed := range []string{
+		`{"sub":"alice","nickname":"Al"}`, `{"iss":"https://as.test","aud":"app","sub":"alice"}`, `{"iss":"https://as.test","aud":["x","app"],"sub":"alice","exp":9999999999}`,
+		`{"sub":"a","sub":"b"}`, `{"nonce":null}`, `[]`, `"alice"`, key.Sign(key.Header("JWT"), map[string]any{"iss": "https://as.test", "aud": "app", "sub": "x", "events": map[string]any{}}),
+	} {
+		for form := range byte(3) {
+			f.Add(form, []byte(seed))
+		}
+	}
+	f.Fuzz(func(t *testing.T, form byte, body []byte) {
+		a := &answer{status: http.StatusOK, header: http.Header{"Content-Type": {"application/jwt"}}, body: body}
+		payload := body
+		switch form % 3 {
+		case 0:
+			a.header.Set("Content-Type", "application/json; charset=utf-8")
+		case 1:
+			a.body = []byte(key.SignRaw([]byte(`{"alg":"EdDSA","kid":"key-1","typ":"JWT"}`), body))
+		case 2:
+			payload = nil // nobody but the server signs
+		}
+		bounded(t, len(a.body), func() {
+			cl, err := c.readUserInfo(ctx, a)
+			if err != nil {
+				return
+			}
+			told, err := readPlainly(t, payload)
+			if err != nil {
+				t.Fatalf("taken: %q, %v", a.body, err)
+			}
+			for name, v := range told {
+				if _, there := cl.members[name]; there != (v != nil) {
+					t.Fatalf("%s of %q", name, a.body)
+				}
+			}
+			if aud, _ := cl.audience(); form%3 == 1 && (cl.members["iss"] != "https://as.test" || !slices.Contains(aud, "app")) {
+				t.Fatalf("taken: %q", payload)
+			}
+		})
+	})
 }
