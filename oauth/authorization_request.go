@@ -105,6 +105,11 @@ func (c *Client) authorizationParams(scope []string, r *AuthorizationRequest) ur
 			q[name] = slices.Clone(values)
 		}
 	}
+	if values, err := essentialACR(q.Get("claims")); err == nil && len(values) > 0 {
+		// What a server does with both is unspecified (OpenID Connect Core section
+		// 5.5.1.1), and some go by acr_values.
+		q.Del("acr_values")
+	}
 	c.addResource(q)
 	q.Set("response_type", "code")
 	q.Set("client_id", c.cfg.ClientID)

@@ -50,6 +50,29 @@ func TestAuthorizationURL(t *testing.T) { // AR-01, AR-05, AR-07, AR-09, RF-16
 	}
 }
 
+// An essential acr of the request is not asked for together with acr_values of the
+// configuration, which some servers would go by.
+func TestEssentialACRGoesAlone(t *testing.T) { // AR-09
+	t.Parallel()
+	c := newClient(t, astest.New(astest.Options{}), func(cfg *Config) { cfg.Params = url.Values{"acr_values": {"silver"}} })
+	for claims, want := range map[string]string{
+		`{"id_token":{"acr":{"essential":true,"value":"gold"}}}`: "",
+		`{"id_token":{"acr":{"value":"gold"}}}`:                  "silver",
+		`{"id_token":{"acr":{"essential":true}}}`:                "silver",
+		`{}`: "silver",
+	} {
+		raw, err := c.AuthorizationURL(t.Context(), AuthorizationRequest{
+			RedirectURI: redirectURI, State: NewState(), Nonce: NewNonce(), CodeVerifier: NewCodeVerifier(), Params: url.Values{"claims": {claims}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u, err := url.Parse(raw); err != nil || u.Query().Get("acr_values") != want || u.Query().Get("claims") != claims {
+			t.Errorf("%s: %s, %v", claims, raw, err)
+		}
+	}
+}
+
 func TestScopeOfTheAuthorizationRequest(t *testing.T) { // AR-08
 	t.Parallel()
 	for name, tc := range map[string]struct {
