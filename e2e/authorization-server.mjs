@@ -14,6 +14,7 @@ import { randomBytes, generateKeyPairSync } from 'node:crypto';
 import { createServer } from 'node:http';
 import { createServer as createTLSServer } from 'node:https';
 import { Provider, errors } from 'oidc-provider';
+import { Adapter } from './adapter.mjs';
 
 const settings = {
   accessTokenLife: 3, // seconds
@@ -33,57 +34,6 @@ const settings = {
 const stats = { codes: 0, refreshes: 0, refused: [], reused: 0, revocations: 0, logouts: 0, assertions: 0, told: 0, untold: [] };
 const issued = []; // every code and token that was handed out, with its kind: nothing of it may be in a log
 let tokenDelay = 0; // milliseconds before a token request is looked at
-
-// oidc-provider's own memory adapter forgets when it is full, and looks a token
-// up and consumes it in two steps, so that two requests at once may both win.
-const entries = new Map();
-const grants = new Map(); // grant → keys of its entries
-const sessions = new Map(); // uid → id
-class Adapter {
-  constructor(model) { this.model = model; }
-
-  key(id) { return `${this.model}:${id}`; }
-
-  async upsert(id, payload, expiresIn) {
-    const key = this.key(id);
-    entries.set(key, { payload, end: expiresIn ? Date.now() + expiresIn * 1000 : Infinity });
-    if (this.model === 'Session') sessions.set(payload.uid, id);
-    else if (payload.grantId) {
-      if (!grants.has(payload.grantId)) grants.set(payload.grantId, new Set());
-      grants.get(payload.grantId).add(key);
-    }
-  }
-
-  async find(id) {
-    const entry = entries.get(this.key(id));
-    return entry && entry.end > Date.now() ? entry.payload : undefined;
-  }
-
-  async findByUid(uid) { return this.find(sessions.get(uid)); }
-
-  async findByUserCode() { return undefined; }
-
-  async consume(id) {
-    const entry = entries.get(this.key(id));
-    if (!entry) return;
-    if (entry.payload.consumed) {
-      this.endGrant(entry.payload.grantId);
-      throw new errors.InvalidGrant('used before');
-    }
-    entry.payload.consumed = Math.floor(Date.now() / 1000);
-  }
-
-  async destroy(id) { entries.delete(this.key(id)); }
-
-  async revokeByGrantId(grantId) {
-    for (const key of grants.get(grantId) ?? []) if (key.startsWith(`${this.model}:`)) entries.delete(key);
-  }
-
-  endGrant(grantId) {
-    for (const key of grants.get(grantId) ?? []) entries.delete(key);
-    entries.delete(`Grant:${grantId}`);
-  }
-}
 
 const signingKey = {
   ...generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ format: 'jwk' }),

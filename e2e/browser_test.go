@@ -58,7 +58,8 @@ func (b *browser) navigate(t *testing.T, target string) page {
 	return b.follow(t, req, "none")
 }
 
-// submit sends the only form of a page, with a button that was pressed.
+// submit sends the only form of a page, with a button that was pressed; without a
+// name there was none, and a script has sent it.
 func (b *browser) submit(t *testing.T, p page, button, value string) page {
 	t.Helper()
 	action := regexp.MustCompile(`<form[^>]* action="([^"]+)"`).FindStringSubmatch(p.body)
@@ -69,7 +70,10 @@ func (b *browser) submit(t *testing.T, p page, button, value string) page {
 	if err != nil {
 		t.Fatal(err)
 	}
-	form := url.Values{button: {value}}
+	form := url.Values{}
+	if button != "" {
+		form.Set(button, value)
+	}
 	for _, input := range regexp.MustCompile(`<input type="hidden" name="([^"]+)" value="([^"]*)"`).FindAllStringSubmatch(p.body, -1) {
 		form.Set(input[1], html.UnescapeString(input[2]))
 	}
@@ -79,7 +83,11 @@ func (b *browser) submit(t *testing.T, p page, button, value string) page {
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Origin", p.url.Scheme+"://"+p.url.Host)
-	return b.follow(t, req, "same-origin")
+	site := "same-origin"
+	if target.Host != p.url.Host {
+		site = "cross-site"
+	}
+	return b.follow(t, req, site)
 }
 
 // follow sends a navigation and goes where its redirects lead. The hosts of the

@@ -27,6 +27,9 @@ import (
 type resourceServer struct {
 	address string
 
+	// judge says whose token it is, where this is no server that takes JWTs alone.
+	judge func(r *http.Request, token string) (*accessTokenClaims, error)
+
 	mu        sync.Mutex
 	issuer    string
 	audience  string
@@ -43,6 +46,10 @@ type accessTokenClaims struct {
 	Audience any    `json:"aud"`
 	ID       string `json:"jti"`
 	Expiry   int64  `json:"exp"`
+
+	Confirmation struct {
+		Certificate string `json:"x5t#S256"` // RFC 8705 section 3.1
+	} `json:"cnf"`
 }
 
 func startResourceServer(t *testing.T) *resourceServer {
@@ -100,7 +107,11 @@ func (rs *resourceServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	claims, err := rs.validate(token)
+	judge := rs.judge
+	if judge == nil {
+		judge = rs.validate
+	}
+	claims, err := judge(r, token)
 	if !ok || err != nil {
 		rs.reasons = append(rs.reasons, fmt.Sprintf("%s %s: %v", r.Method, r.URL.Path, err))
 		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
@@ -112,7 +123,7 @@ func (rs *resourceServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(map[string]string{"sub": claims.Subject, "body": string(body)})
 }
 
-func (rs *resourceServer) validate(token string) (*accessTokenClaims, error) {
+func (rs *resourceServer) validate(_ *http.Request, token string) (*accessTokenClaims, error) {
 	head, rest, _ := strings.Cut(token, ".")
 	payload, signature, _ := strings.Cut(rest, ".")
 	var header struct {
