@@ -8,10 +8,12 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/caddy-bff/caddy-bff/internal/astest"
+	"github.com/caddy-bff/caddy-bff/internal/redistest"
 )
 
 // protocolCase is one combination of what a client may be registered for.
@@ -216,7 +218,7 @@ func TestProtocol(t *testing.T) {
 	}}
 	for i, c := range cases {
 		b := *gateway
-		b.origin = "http://localhost:" + freePort(t)
+		b.origin = "http://localhost:" + strconv.Itoa(redistest.FreePort(t))
 		b.browser = newBrowser(t, b.origin)
 		sites[i] = &protocolSite{bench: &b, client: c.name}
 		metadata := map[string]any{
