@@ -208,7 +208,7 @@ func (c *Client) otherKind(cl claims) bool {
 func (c *Client) accessTokenVerdict(cl claims, audience []string, generation uint64) (*Verdict, error) {
 	refused := func(err error) error { return fmt.Errorf("%w: %w", ErrAccessToken, err) }
 	now := time.Now()
-	if iss, err := cl.text("iss"); err != nil || (iss != c.cfg.Issuer && cl.has("iss")) {
+	if iss, err := cl.text("iss"); err != nil || (cl.has("iss") && !c.issuesAccessToken(iss)) {
 		return nil, refused(errors.New("iss is not the issuer"))
 	}
 	v := &Verdict{JWT: true, KeySetGeneration: generation}

@@ -46,6 +46,27 @@ func ResponseState(params url.Values) Secret {
 	return Secret(state)
 }
 
+// ResponseIssuer returns the iss of an authorization response that has passed
+// [Client.ValidateAuthorizationResponse]; "" when it has none.
+func ResponseIssuer(params url.Values) string {
+	if !params.Has("response") {
+		return params.Get("iss")
+	}
+	s, err := parseResponseJWT(params)
+	if err != nil {
+		return ""
+	}
+	cl, err := parseClaims(s.payload)
+	if err != nil {
+		return ""
+	}
+	iss, err := cl.text("iss")
+	if err != nil {
+		return ""
+	}
+	return iss
+}
+
 // ValidateAuthorizationResponse checks an authorization response (RFC 6749
 // section 4.1.2, RFC 9207 section 2.4), which may be a signed one (JARM section
 // 2.4), and returns its code. Errors: an [*Error] with a Code for an authentic
@@ -85,7 +106,7 @@ func (c *Client) responseCode(ctx context.Context, params url.Values, state Secr
 		return "", fmt.Errorf("%w: state does not match", ErrResponse)
 	}
 	if params.Has("iss") {
-		if params.Get("iss") != c.cfg.Issuer {
+		if !c.AcceptsIssuer(params.Get("iss")) {
 			return "", fmt.Errorf("%w: iss names another issuer", ErrResponse)
 		}
 	} else {

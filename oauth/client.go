@@ -18,6 +18,11 @@ type Config struct {
 	// Issuer is the issuer identifier, compared character by character with
 	// what metadata and tokens say. https; http on loopback only. Required.
 	Issuer string
+	// Tenants makes Issuer one for the users of several tenants, whose metadata has
+	// "{tenantid}" in place of the first segment of its path, and whose tokens name
+	// the issuer of their own tenant: tenant IDs (UUIDs in lower case), or [AnyTenant].
+	// Tokens of any other tenant are refused. Default: none, Issuer is the one issuer.
+	Tenants []string
 	// ClientID is the client identifier. Required.
 	ClientID string
 	// AuthMethod is how the client authenticates at the authorization server.
@@ -97,11 +102,16 @@ type Client struct {
 	unpushed       sync.Once
 	introspections introspections
 	bearers        bearers
+	tenants        tenantIssuers
 }
 
 // New checks cfg and returns a Client. It makes no network call.
 func New(cfg Config) (*Client, error) {
 	if err := checkIssuer(cfg.Issuer); err != nil {
+		return nil, err
+	}
+	tenants, err := newTenantIssuers(cfg.Issuer, cfg.Tenants)
+	if err != nil {
 		return nil, err
 	}
 	if cfg.ClientID == "" || !visible(cfg.ClientID, true) {
@@ -141,13 +151,12 @@ func New(cfg Config) (*Client, error) {
 	setDefault(&cfg.Timeout, defaultTimeout)
 	setDefault(&cfg.RefreshTimeout, defaultRefreshTimeout)
 	setDefault(&cfg.Leeway, defaultLeeway)
-	c := &Client{cfg: cfg, log: cfg.Logger}
+	c := &Client{cfg: cfg, log: cfg.Logger, tenants: tenants}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
 	c.http = newHTTPClient(cfg.HTTP)
 	if cfg.Certificate != nil {
-		var err error
 		if c.certified, err = newCertifiedTransport(c.http, cfg.Certificate); err != nil {
 			return nil, err
 		}

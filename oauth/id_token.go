@@ -18,6 +18,7 @@ import (
 
 // IDToken is a validated ID token (OpenID Connect Core section 2).
 type IDToken struct {
+	Issuer   string // one that [Client.AcceptsIssuer]
 	Subject  string
 	SID      string    // session identifier at the authorization server; "" when absent
 	ACR      string    // authentication context class reference; "" when absent
@@ -32,6 +33,7 @@ type IDToken struct {
 // IDTokenCheck is what an ID token from a code exchange has to match.
 type IDTokenCheck struct {
 	Nonce       Secret         // required
+	Issuer      string         // that the authorization response named; "": none
 	AccessToken Secret         // checked against at_hash when the token has one
 	MaxAge      *time.Duration // max_age that was asked for; nil: none
 	ACRValues   []string       // one of these has to be the acr; nil: any
@@ -40,6 +42,7 @@ type IDTokenCheck struct {
 // RefreshedIDTokenCheck is what an ID token from a refresh has to match: the
 // one of the login (OpenID Connect Core section 12.2).
 type RefreshedIDTokenCheck struct {
+	Issuer      string    // default: [Config].Issuer
 	Subject     string    // required
 	Nonce       Secret    // compared when both are known
 	AuthTime    time.Time // compared, to the second, when both are known
@@ -66,6 +69,9 @@ func (c *Client) VerifyIDToken(ctx context.Context, raw Secret, check IDTokenChe
 		return nil, err
 	}
 	t, err := c.idToken(s, cl, now, check.AccessToken)
+	if err == nil && check.Issuer != "" && t.Issuer != check.Issuer {
+		err = mismatch("iss is not that of the authorization response")
+	}
 	if err == nil {
 		err = check.login(t, now, c.cfg.Leeway)
 	}
@@ -114,8 +120,11 @@ func (c *Client) VerifyRefreshedIDToken(ctx context.Context, raw Secret, check R
 	if err != nil {
 		return nil, err
 	}
+	if check.Issuer == "" {
+		check.Issuer = c.cfg.Issuer
+	}
 	// First of all who it speaks of: that ends the session, whatever else is wrong.
-	for name, want := range map[string]string{"iss": c.cfg.Issuer, "sub": check.Subject} {
+	for name, want := range map[string]string{"iss": check.Issuer, "sub": check.Subject} {
 		if got, err := cl.text(name); err == nil && got != "" && got != want {
 			return nil, ErrSubjectChanged
 		}
@@ -195,11 +204,14 @@ func (c *Client) checkSigningAlg(ctx context.Context, s *signed) error {
 
 // idToken checks the claims that every ID token has to have.
 func (c *Client) idToken(s *signed, cl claims, now time.Time, accessToken Secret) (*IDToken, error) {
-	if iss, err := cl.text("iss"); err != nil || iss != c.cfg.Issuer {
+	iss, err := cl.text("iss")
+	if err != nil || !c.AcceptsIssuer(iss) {
 		return nil, mismatch("iss is not the issuer")
 	}
-	t := &IDToken{Claims: cl.members}
-	var err error
+	if err := c.checkTenant(cl, iss); err != nil {
+		return nil, err
+	}
+	t := &IDToken{Issuer: iss, Claims: cl.members}
 	if t.Subject, err = cl.subject(); err != nil {
 		return nil, err
 	}

@@ -223,7 +223,7 @@ func (c *Client) readIntrospection(ctx context.Context, a *answer) (claims, erro
 	if err != nil {
 		return claims{}, err
 	}
-	if iss, err := outer.text("iss"); err != nil || iss != c.cfg.Issuer {
+	if iss, err := outer.text("iss"); err != nil || !c.AcceptsIssuer(iss) {
 		return claims{}, errors.New("iss is not the issuer")
 	}
 	if found, err := outer.hasAudience([]string{c.cfg.ClientID}); err != nil || !found {

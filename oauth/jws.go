@@ -112,3 +112,17 @@ func (s *signed) checkAlg(listed []string) error {
 	}
 	return errors.New("signature algorithm is none of the authorization server's")
 }
+
+// claimedIssuer returns the iss of a payload that nobody has verified; "" when it has
+// none.
+func (s *signed) claimedIssuer() string {
+	cl, err := parseClaims(s.payload)
+	if err != nil {
+		return ""
+	}
+	iss, err := cl.text("iss")
+	if err != nil {
+		return ""
+	}
+	return iss
+}

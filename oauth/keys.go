@@ -34,6 +34,7 @@ const (
 // verificationKey is a public key of the issuer.
 type verificationKey struct {
 	kid, alg string // "" when the key set does not say
+	issuer   string // the one whose tokens it is for; "": all
 	key      crypto.PublicKey
 }
 
@@ -50,15 +51,16 @@ type keys struct {
 const maxCandidates = 16
 
 // candidates returns the keys that may have made a signature: those with its key
-// ID or none, of the right kind, and not meant for another algorithm, the first
-// maxCandidates of them. Several keys may share a key ID.
+// ID or none, of the right kind, and not meant for another algorithm or issuer, the
+// first maxCandidates of them. Several keys may share a key ID.
 func (k *keys) candidates(s *signed) []verificationKey {
 	var list []verificationKey
 	for _, v := range k.list {
 		if len(list) == maxCandidates {
 			break
 		}
-		if (s.kid == "" || v.kid == "" || v.kid == s.kid) && (v.alg == "" || v.alg == s.alg) && keyFits(s.alg, v.key) {
+		if (s.kid == "" || v.kid == "" || v.kid == s.kid) && (v.alg == "" || v.alg == s.alg) && keyFits(s.alg, v.key) &&
+			(v.issuer == "" || v.issuer == s.claimedIssuer()) {
 			list = append(list, v)
 		}
 	}
@@ -321,6 +323,11 @@ func (c *Client) fetchKeys(ctx context.Context) ([]verificationKey, [sha256.Size
 		return nil, [sha256.Size]byte{}, err
 	}
 	list, err := parseKeySet(body)
+	for i := range list {
+		if !c.tenants.some() || list[i].issuer == c.tenants.template() {
+			list[i].issuer = ""
+		}
+	}
 	return list, sha256.Sum256(body), err
 }
 
@@ -364,6 +371,12 @@ func parseKey(member any) (verificationKey, bool) {
 	if useErr != nil || kidErr != nil || algErr != nil || (use != "" && use != "sig") {
 		return verificationKey{}, false
 	}
+	// Not of RFC 7517: where tenants share a key set, some keys are for one of them
+	// (Microsoft, "Access tokens", validate the signing key issuer).
+	issuer, err := o.text("issuer")
+	if err != nil {
+		return verificationKey{}, false
+	}
 	if o.has("key_ops") && !slices.Contains(o.texts("key_ops"), "verify") {
 		return verificationKey{}, false
 	}
@@ -374,5 +387,5 @@ func parseKey(member any) (verificationKey, bool) {
 	if err != nil || (alg != "" && !keyFits(alg, key)) {
 		return verificationKey{}, false
 	}
-	return verificationKey{kid: kid, alg: alg, key: key}, true
+	return verificationKey{kid: kid, alg: alg, issuer: issuer, key: key}, true
 }

@@ -14,6 +14,7 @@ import (
 // LogoutToken is a validated logout token (OpenID Connect Back-Channel Logout 1.0
 // section 2.4).
 type LogoutToken struct {
+	Issuer   string // one that [Client.AcceptsIssuer]
 	Subject  string // "" when absent, then there is a SID
 	SID      string // session identifier at the authorization server; "" when absent
 	ID       string // jti, never empty
@@ -82,7 +83,8 @@ func (c *Client) VerifyLogoutToken(ctx context.Context, raw Secret) (*LogoutToke
 
 // logoutToken checks the claims, which may still be anybody's.
 func (c *Client) logoutToken(s *signed, cl claims, now time.Time) (*LogoutToken, error) {
-	if iss, err := cl.text("iss"); err != nil || iss != c.cfg.Issuer {
+	iss, err := cl.text("iss")
+	if err != nil || !c.AcceptsIssuer(iss) {
 		return nil, errors.New("iss is not the issuer")
 	}
 	if err := c.checkIDTokenAudience(cl); err != nil {
@@ -91,8 +93,7 @@ func (c *Client) logoutToken(s *signed, cl claims, now time.Time) (*LogoutToken,
 	if err := checkLogoutEvent(s, cl); err != nil {
 		return nil, err
 	}
-	t := &LogoutToken{}
-	var err error
+	t := &LogoutToken{Issuer: iss}
 	if t.ID, err = cl.text("jti"); err != nil || t.ID == "" {
 		return nil, errors.New("jti is missing or malformed")
 	}

@@ -210,7 +210,7 @@ func (c *Client) fetchMetadataFrom(ctx context.Context, location string) (*Metad
 	if err != nil {
 		return nil, err
 	}
-	return parseMetadata(body, c.cfg.Issuer, c.certified != nil)
+	return parseMetadata(body, c.metadataIssuer(), c.certified != nil)
 }
 
 // wellKnown returns where metadata may be: appended to the issuer (OpenID Connect
@@ -271,7 +271,7 @@ func (e *endpoint) read(o *object) (string, error) {
 	return text, nil
 }
 
-// parseMetadata reads a metadata document of the given issuer. mutualTLS: for a
+// parseMetadata reads a metadata document that has to name the given issuer. mutualTLS: for a
 // client with a certificate.
 func parseMetadata(data []byte, issuer string, mutualTLS bool) (*Metadata, error) {
 	o, err := parseObject(data, false)

@@ -103,7 +103,7 @@ func (c *Client) checkResponseClaims(s *signed, cl claims, now time.Time) error 
 	if s.typ != "" && !s.isType("jwt") && !s.isType("oauth-authz-resp+jwt") {
 		return errors.New("typ is not that of an authorization response")
 	}
-	if iss, err := cl.text("iss"); err != nil || iss != c.cfg.Issuer {
+	if iss, err := cl.text("iss"); err != nil || !c.AcceptsIssuer(iss) {
 		return errors.New("iss is not the issuer")
 	}
 	aud, err := cl.audience()

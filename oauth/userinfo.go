@@ -112,7 +112,7 @@ func (c *Client) readUserInfo(ctx context.Context, a *answer) (claims, error) {
 		}
 	}
 	// Both are required of a signed answer.
-	if iss, err := cl.text("iss"); err != nil || iss != c.cfg.Issuer {
+	if iss, err := cl.text("iss"); err != nil || !c.AcceptsIssuer(iss) {
 		return claims{}, errors.New("iss is not the issuer")
 	}
 	if found, err := cl.hasAudience([]string{c.cfg.ClientID}); err != nil || !found {
