@@ -55,7 +55,7 @@ func (m *Manager) BackchannelLogout(ctx context.Context, raw oauth.Secret) (ende
 	if err != nil {
 		return 0, err
 	}
-	who := signedOut{subject: t.Subject, sid: t.SID}
+	who := signedOut{issuer: t.Issuer, subject: t.Subject, sid: t.SID}
 	err = m.leaveMarks(ctx, store, r, who, t.IssuedAt)
 	if err == nil {
 		ended, err = m.endNamed(ctx, store, r, who, tokensRevoked)
@@ -76,7 +76,7 @@ func (m *Manager) BackchannelLogout(ctx context.Context, raw oauth.Secret) (ende
 // without a sid is never meant. Errors: [*RateLimitedError], [*KeyMismatchError], and
 // those that wrap [ErrStoreUnavailable].
 func (m *Manager) FrontchannelLogout(ctx context.Context, issuer, sid string) (ended int, err error) {
-	if issuer != m.cfg.Issuer || sid == "" {
+	if !m.cfg.Client.AcceptsIssuer(issuer) || sid == "" {
 		return 0, nil
 	}
 	if wait, ok := m.frontchannel.turn(time.Now(), 0); !ok {
@@ -89,7 +89,7 @@ func (m *Manager) FrontchannelLogout(ctx context.Context, issuer, sid string) (e
 	if err != nil {
 		return 0, err
 	}
-	return m.endNamed(ctx, store, r, signedOut{sid: sid}, tokensDropped)
+	return m.endNamed(ctx, store, r, signedOut{issuer: issuer, sid: sid}, tokensDropped)
 }
 
 // whereAllAre gives the store, and the ring by which whatever other instances have
@@ -150,7 +150,7 @@ func (m *Manager) named(ctx context.Context, store *openedStore, r *ring, who si
 		if value == "" {
 			continue
 		}
-		found, err := find(ctx, store, r.indexKeys(kind, m.cfg.Issuer, m.cfg.ClientID, value))
+		found, err := find(ctx, store, r.indexKeys(kind, who.issuer, m.cfg.ClientID, value))
 		if err != nil {
 			return nil, err
 		}
@@ -181,7 +181,7 @@ func (m *Manager) means(r *ring, who signedOut, rec *Record) bool {
 		return true
 	}
 	carries := func(kind, value string) bool {
-		return slices.ContainsFunc(r.indexKeys(kind, m.cfg.Issuer, m.cfg.ClientID, value), func(k IndexKey) bool {
+		return slices.ContainsFunc(r.indexKeys(kind, who.issuer, m.cfg.ClientID, value), func(k IndexKey) bool {
 			return slices.Contains(rec.Index, k)
 		})
 	}

@@ -73,7 +73,8 @@ func (s *Session) current(ctx context.Context) (*opened, error) {
 	return o, nil
 }
 
-// over says which of the clocks ended the session, or nothing.
+// over says which of the clocks ended the session, or nothing. A tenant that is no
+// longer among those of the configuration ends it too.
 func (s *Session) over(o *opened, exclusive bool, now time.Time) Reason {
 	f := o.facts
 	switch {
@@ -85,6 +86,8 @@ func (s *Session) over(o *opened, exclusive bool, now time.Time) Reason {
 		return ReasonRefreshToken
 	case !f.accessEnd.IsZero() && !now.Before(f.accessEnd):
 		return ReasonAccessToken
+	case !s.m.cfg.Client.AcceptsIssuer(f.issuer):
+		return ReasonRevoked
 	}
 	return ""
 }

@@ -32,7 +32,7 @@ func (m *Manager) endIdlest(ctx context.Context, s *Session) error {
 	if err != nil {
 		return err
 	}
-	keys, err := find(ctx, store, r.indexKeys("sub", m.cfg.Issuer, m.cfg.ClientID, s.Subject()))
+	keys, err := find(ctx, store, r.indexKeys("sub", s.seen.Load().facts.issuer, m.cfg.ClientID, s.Subject()))
 	if err != nil || len(keys) <= m.cfg.MaxPerUser {
 		return err
 	}

@@ -257,7 +257,7 @@ func (m *Manager) begin(ctx context.Context, site *Site, cb Callback, l *loginSt
 		return nil, nil, m.discard(answer, fmt.Errorf("%w: the token response has none", oauth.ErrIDToken))
 	}
 	id, err := m.cfg.Client.VerifyIDToken(ctx, answer.IDToken, oauth.IDTokenCheck{
-		Nonce: l.nonce, AccessToken: answer.AccessToken, MaxAge: l.maxAge, ACRValues: l.acrValues,
+		Nonce: l.nonce, Issuer: oauth.ResponseIssuer(cb.Params), AccessToken: answer.AccessToken, MaxAge: l.maxAge, ACRValues: l.acrValues,
 	})
 	if err != nil {
 		if errors.Is(err, oauth.ErrKeysUnavailable) {
@@ -301,7 +301,7 @@ func (m *Manager) create(ctx context.Context, site *Site, req *http.Request, l *
 		nonce: l.nonce, claims: id.Claims, loginState: sum[:], returnTo: l.returnTo,
 	}
 	f := &facts{
-		issuer: m.cfg.Issuer, subject: id.Subject, sid: id.SID, userAgent: clip(req.UserAgent(), 256),
+		issuer: id.Issuer, subject: id.Subject, sid: id.SID, userAgent: clip(req.UserAgent(), 256),
 		created: now, authTime: id.AuthTime, lifetimeEnd: now.Add(m.cfg.Lifetime), refreshEnd: answer.RefreshExpiry,
 	}
 	if answer.RefreshToken == "" {

@@ -36,8 +36,9 @@ func (k logoutMark) covers(issued, began time.Time) bool {
 	return !began.After(k.at)
 }
 
-// signedOut says whom a logout means; one of the two may be empty.
-type signedOut struct{ subject, sid string }
+// signedOut says whom a logout means, in the words of an issuer; subject or sid may
+// be empty.
+type signedOut struct{ issuer, subject, sid string }
 
 // marks are the kinds and values of marks that a logout leaves. One that has both
 // means a session of the end user that has that sid, or that has none at all.
@@ -59,17 +60,17 @@ func (f *facts) marks() [][]string {
 	return [][]string{{"ended sub", f.subject}, {"ended sid", f.sid}, {"ended sid of sub", f.sid, f.subject}}
 }
 
-// markKeys gives the store keys of a mark, under each root of the ring. The store
-// cannot read whom they mean.
-func (m *Manager) markKeys(r *ring, mark []string) []IndexKey {
-	return r.indexKeys(mark[0], append([]string{m.cfg.Issuer, m.cfg.ClientID}, mark[1:]...)...)
+// markKeys gives the store keys of a mark of an issuer, under each root of the ring.
+// The store cannot read whom they mean.
+func (m *Manager) markKeys(r *ring, issuer string, mark []string) []IndexKey {
+	return r.indexKeys(mark[0], append([]string{issuer, m.cfg.ClientID}, mark[1:]...)...)
 }
 
 // leaveMarks stores the marks of a logout.
 func (m *Manager) leaveMarks(ctx context.Context, store *openedStore, r *ring, who signedOut, issued time.Time) error {
 	mark := logoutMark{issued: issued, at: time.Now()}
 	for _, kind := range who.marks() {
-		for _, key := range m.markKeys(r, kind) {
+		for _, key := range m.markKeys(r, who.issuer, kind) {
 			if err := leaveMark(ctx, store, Key(key), mark); err != nil {
 				return unavailable(err)
 			}
@@ -128,7 +129,7 @@ func (m *Manager) endedMeanwhile(ctx context.Context, store *openedStore, f *fac
 		return err
 	}
 	for _, kind := range f.marks() {
-		for _, key := range m.markKeys(r, kind) {
+		for _, key := range m.markKeys(r, f.issuer, kind) {
 			rec, err := store.fresh(ctx, Key(key))
 			if errors.Is(err, ErrNotFound) {
 				continue

@@ -33,7 +33,7 @@ var errTakenBefore = fmt.Errorf("%w: jti came before", oauth.ErrLogoutToken)
 // waited for. What it gives has to go to keepLogoutToken or returnLogoutToken.
 // Errors: errTakenBefore when it has had its effect; ErrStoreUnavailable.
 func (m *Manager) takeLogoutToken(ctx context.Context, store *openedStore, t *oauth.LogoutToken) (*Record, error) {
-	key := Key(sha256.Sum256(bind("logout token", m.cfg.Issuer, m.cfg.ClientID, t.ID)))
+	key := Key(sha256.Sum256(bind("logout token", t.Issuer, m.cfg.ClientID, t.ID)))
 	for {
 		rec := &Record{Key: key, Rev: 1, Expiry: time.Now().Add(takenFor)}
 		err := store.Create(ctx, rec)

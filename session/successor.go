@@ -37,7 +37,7 @@ func (f *flight) successor(ctx context.Context, o *opened, began time.Time, answ
 		return fresh, nil
 	}
 	id, err := m.cfg.Client.VerifyRefreshedIDToken(ctx, answer.IDToken, oauth.RefreshedIDTokenCheck{
-		Subject: o.facts.subject, Nonce: old.nonce, AuthTime: o.facts.authTime, AccessToken: answer.AccessToken,
+		Issuer: o.facts.issuer, Subject: o.facts.subject, Nonce: old.nonce, AuthTime: o.facts.authTime, AccessToken: answer.AccessToken,
 	})
 	switch {
 	case errors.Is(err, oauth.ErrIDTokenMismatch), errors.Is(err, oauth.ErrSubjectChanged):
