@@ -23,6 +23,11 @@ type Config struct {
 	// the issuer of their own tenant: tenant IDs (UUIDs in lower case), or [AnyTenant].
 	// Tokens of any other tenant are refused. Default: none, Issuer is the one issuer.
 	Tenants []string
+	// Metadata is that of an authorization server without discovery: none is fetched.
+	// Endpoints where the client authenticates are used as they are, with a certificate
+	// as well. Its Issuer is not looked at. Not beside Tenants. Default: nil, it is
+	// fetched.
+	Metadata *Metadata
 	// ClientID is the client identifier. Required.
 	ClientID string
 	// AuthMethod is how the client authenticates at the authorization server.
@@ -112,6 +117,12 @@ func New(cfg Config) (*Client, error) {
 	}
 	tenants, err := newTenantIssuers(cfg.Issuer, cfg.Tenants)
 	if err != nil {
+		return nil, err
+	}
+	if cfg.Metadata != nil && tenants.some() {
+		return nil, errors.New("oauth: tenants are known from metadata that was fetched, and it is configured")
+	}
+	if cfg.Metadata, err = cfg.Metadata.configured(cfg.Issuer); err != nil {
 		return nil, err
 	}
 	if cfg.ClientID == "" || !visible(cfg.ClientID, true) {

@@ -66,8 +66,14 @@ const (
 // of RFC 8414 section 3; it is fetched again after an hour, in the background,
 // and as long as that fails the old one serves. All callers share one fetch,
 // which goes on when they leave. After a failure, calls fail at once for about a
-// second. Errors: an [*Error], [ErrMetadata], or the context's.
-func (c *Client) Metadata(ctx context.Context) (*Metadata, error) { return c.metadata.get(ctx) }
+// second. With [Config].Metadata it is that. Errors: an [*Error], [ErrMetadata], or
+// the context's.
+func (c *Client) Metadata(ctx context.Context) (*Metadata, error) {
+	if c.cfg.Metadata != nil {
+		return c.cfg.Metadata, nil
+	}
+	return c.metadata.get(ctx)
+}
 
 // metadataCache keeps the metadata and the one fetch that may be under way.
 type metadataCache struct {

@@ -130,7 +130,7 @@ type Options struct {
 	// NoRefreshedIDToken: refresh answers carry no ID token.
 	NoRefreshedIDToken bool
 
-	// WellKnown is where metadata is served: "oidc", "oauth" or "both". [both]
+	// WellKnown is where metadata is served: "oidc", "oauth", "both" or "none". [both]
 	WellKnown string
 
 	// MetadataDoc, JWKSDoc, TokenResponse, IDTokenHeader, IDTokenClaims,

@@ -229,12 +229,12 @@ func (s *Server) route(path string) (string, func(*Request) *response) {
 	prefix := s.opts.Path
 	switch path {
 	case prefix + "/.well-known/openid-configuration":
-		if s.opts.WellKnown != "oauth" {
+		if s.opts.WellKnown == "oidc" || s.opts.WellKnown == "both" {
 			return Metadata, s.metadata
 		}
 		return Metadata, notFound
 	case "/.well-known/oauth-authorization-server" + prefix:
-		if s.opts.WellKnown != "oidc" {
+		if s.opts.WellKnown == "oauth" || s.opts.WellKnown == "both" {
 			return Metadata, s.metadata
 		}
 		return Metadata, notFound
