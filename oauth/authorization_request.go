@@ -23,6 +23,7 @@ type AuthorizationRequest struct {
 	CodeVerifier Secret     // 43 to 128 characters; required; its S256 challenge is sent
 	Params       url.Values // further parameters: prompt, login_hint, max_age, ...
 	ResponseMode string     // one of [ResponseModes], or "" for the server's default (query)
+	Scope        []string   // beside that of [Config]; tokens that pass [CheckScope]
 }
 
 // reservedParams are the parameters of an authorization request that this package
@@ -47,6 +48,14 @@ func (c *Client) AuthorizationURL(ctx context.Context, r AuthorizationRequest) (
 		return "", err
 	}
 	scope := c.scope(md)
+	for _, token := range r.Scope {
+		if err := CheckScope(token); err != nil {
+			return "", fmt.Errorf("oauth: scope: %w", err)
+		}
+		if !slices.Contains(scope, token) {
+			scope = append(slices.Clip(scope), token)
+		}
+	}
 	if err := r.check(md, slices.Contains(scope, "openid")); err != nil {
 		return "", err
 	}

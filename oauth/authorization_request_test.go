@@ -95,6 +95,17 @@ func TestScopeOfTheAuthorizationRequest(t *testing.T) { // AR-08
 		if u.Query().Get("scope") != tc.want || u.Query().Has("nonce") != tc.nonce {
 			t.Errorf("%s: %s", name, raw)
 		}
+		further := AuthorizationRequest{RedirectURI: redirectURI, State: NewState(), Nonce: NewNonce(), CodeVerifier: NewCodeVerifier(), Scope: []string{"x", "orders:write"}}
+		if raw, err = c.AuthorizationURL(t.Context(), further); err != nil {
+			t.Fatal(err)
+		}
+		want := tc.want + " orders:write" // SU-01
+		if !slices.Contains(strings.Fields(tc.want), "x") {
+			want = tc.want + " x orders:write"
+		}
+		if u, _ = url.Parse(raw); u.Query().Get("scope") != want {
+			t.Errorf("%s, and further scope: %s", name, raw)
+		}
 	}
 }
 
@@ -116,6 +127,8 @@ func TestAuthorizationRequestsThatAreRefused(t *testing.T) { // AR-06, C305
 		"verifier with a space":   func(r *AuthorizationRequest) { r.CodeVerifier += " " },
 		"replaced client_id":      func(r *AuthorizationRequest) { r.Params = url.Values{"client_id": {"x"}} },
 		"replaced scope":          func(r *AuthorizationRequest) { r.Params = url.Values{"scope": {"admin"}} },
+		"scope of two words":      func(r *AuthorizationRequest) { r.Scope = []string{"a b"} }, // SU-04
+		"scope with a quote":      func(r *AuthorizationRequest) { r.Scope = []string{`a"`} },
 		"request object":          func(r *AuthorizationRequest) { r.Params = url.Values{"request": {"x"}} },
 		"repeated prompt":         func(r *AuthorizationRequest) { r.Params = url.Values{"prompt": {"none", "login"}} },
 		"unknown response mode":   func(r *AuthorizationRequest) { r.ResponseMode = "fragment" },

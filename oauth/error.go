@@ -40,6 +40,11 @@ var (
 	// client, another login, or another access token. It wraps ErrIDToken.
 	ErrIDTokenMismatch = fmt.Errorf("%w: not for this login", ErrIDToken)
 
+	// ErrAuthentication says that an ID token is sound, and that the end user did not
+	// authenticate in the way, or as lately, as the request asked (OpenID Connect Core
+	// section 3.1.3.7, 12 and 13). It wraps ErrIDToken.
+	ErrAuthentication = fmt.Errorf("%w: not the authentication that was asked for", ErrIDToken)
+
 	// ErrNonce says that an ID token is intact but belongs to another login, or
 	// to none (OpenID Connect Core section 3.1.3.7, 11). It wraps ErrIDToken.
 	ErrNonce = fmt.Errorf("%w: nonce is not that of the login", ErrIDToken)

@@ -57,8 +57,8 @@ const loginPatience = refetchSoon
 const maxIDTokenAge = 24 * time.Hour
 
 // VerifyIDToken validates an ID token from a code exchange (OpenID Connect Core
-// section 3.1.3.7), signature included. Errors: [ErrIDToken]; [ErrNonce] when all
-// else is right; [ErrKeysUnavailable] when nothing can be said yet.
+// section 3.1.3.7), signature included. Errors: [ErrIDToken]; [ErrAuthentication]
+// when the user did not authenticate as was asked; [ErrNonce] when all else is right; [ErrKeysUnavailable] when nothing can be said yet.
 func (c *Client) VerifyIDToken(ctx context.Context, raw Secret, check IDTokenCheck) (*IDToken, error) {
 	if check.Nonce == "" {
 		return nil, errors.New("oauth: an ID token cannot be checked without a nonce")
@@ -91,16 +91,16 @@ func (check *IDTokenCheck) login(t *IDToken, now time.Time, leeway time.Duration
 		return errors.New("issued too long ago")
 	}
 	if len(check.ACRValues) > 0 && !slices.Contains(check.ACRValues, t.ACR) {
-		return errors.New("acr is none of those asked for")
+		return fmt.Errorf("%w: acr is none of those asked for", ErrAuthentication)
 	}
 	if check.MaxAge != nil {
 		switch {
 		case t.AuthTime.IsZero():
-			return errors.New("auth_time is missing although max_age was asked for")
+			return fmt.Errorf("%w: auth_time is missing although max_age was asked for", ErrAuthentication)
 		case t.AuthTime.After(now.Add(leeway)):
 			return errors.New("auth_time is in the future")
 		case now.Sub(t.AuthTime) > *check.MaxAge+leeway:
-			return errors.New("the end user authenticated too long ago")
+			return fmt.Errorf("%w: the end user authenticated too long ago", ErrAuthentication)
 		}
 	}
 	return nil

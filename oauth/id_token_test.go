@@ -116,6 +116,10 @@ func TestIDTokenClaims(t *testing.T) { // SPEC.md J, JW-13
 			if tc.ok != (err == nil) || (err != nil && !errors.Is(err, ErrIDToken)) || (err != nil) != (id == nil) {
 				t.Errorf("%+v %v", id, err)
 			}
+			wrongly := strings.HasPrefix(name, "ID-11") || name == "ID-12 auth_time two hours ago" || name == "ID-12 auth_time missing"
+			if wrongly = wrongly && !tc.ok; errors.Is(err, ErrAuthentication) != wrongly { // SU-03
+				t.Errorf("%v", err)
+			}
 		})
 	}
 	if _, err := c.VerifyIDToken(t.Context(), idToken(as, m{"nonce": ""}), IDTokenCheck{}); err == nil {

@@ -265,8 +265,8 @@ func (g *Grant) refused(h http.Header) bool {
 			switch code, ok := c.param("error"); {
 			case code == errorInvalidToken:
 				return true
-			case code == errorInsufficientScope:
-				scope = true
+			case code == errorInsufficientScope, code == errorInsufficientAuthentication:
+				scope = true // a new token would be no better
 			case ok:
 				named = true
 			}

@@ -114,6 +114,7 @@ func TestRefused(t *testing.T) {
 		{"other error", []string{`Bearer error="invalid_request"`}, false, true, false},
 		{"insufficient_scope", []string{`Bearer error="insufficient_scope"`}, false, false, false},
 		{"insufficient_scope and Basic", []string{`Basic realm="x"`, `Bearer error="insufficient_scope", scope="a"`}, false, false, false},
+		{"insufficient_user_authentication", []string{`DPoP error="insufficient_user_authentication", acr_values="gold"`}, false, false, false},
 		{"in a description", []string{`Bearer error_description="error=\"invalid_token\""`}, false, true, true},
 		{"in a realm", []string{`Basic realm="Bearer error=invalid_token"`}, false, true, true},
 		{"of another scheme", []string{`Session error="invalid_token"`}, false, true, true},

@@ -47,7 +47,8 @@ type Grant struct {
 	Source TokenSource
 
 	// HealAny401 has every 401 refreshed and replayed, except one that names
-	// insufficient_scope: a new token would have the same scope.
+	// insufficient_scope or insufficient_user_authentication: a new token would
+	// have the same scope, and be of the same authentication.
 	HealAny401 bool
 
 	// HealBare401 has a 401 that names no Bearer error refreshed and replayed.
@@ -78,6 +79,12 @@ type Grant struct {
 	// the request body is unread gets "Connection: close" here, as what is left
 	// of the body must never be taken for a next request.
 	ResponseHeader http.Header
+
+	// StepUp makes the answer in place of a resource server that asks for a stronger,
+	// or a more recent, authentication of the user, or for more scope (RFC 9470, RFC
+	// 6750 section 3.1). What it is told has been checked for its form. A nil answer
+	// lets the resource server's own pass, as a nil StepUp always does.
+	StepUp func(StepUp) *http.Response
 
 	// TokenError makes the answer for a request whose Source failed at this late
 	// point, so that it does not count as a failure of the resource server. Nil,

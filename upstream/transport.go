@@ -136,6 +136,11 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if resp.Header == nil {
 		resp.Header = make(http.Header)
 	}
+	if token != "" {
+		if answer := t.stepUp(g, req, resp); answer != nil {
+			return answer, nil
+		}
+	}
 	g.sanitizeResponse(resp.Header)
 	if !g.CacheUpstream && resp.StatusCode != http.StatusSwitchingProtocols {
 		keepPrivate(resp.Header)
