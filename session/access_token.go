@@ -35,6 +35,19 @@ const (
 func (s *Session) Token(ctx context.Context) (string, error) { return s.token(ctx, s.m.aims.byDefault) }
 
 func (s *Session) token(ctx context.Context, to aim) (string, error) {
+	token, err := s.ownToken(ctx, to)
+	if err == nil {
+		return token, nil
+	}
+	next, err := s.moved(ctx, err)
+	if next == nil {
+		return "", err
+	}
+	return next.token(ctx, to)
+}
+
+// ownToken is token, and knows of no session that this one goes on as.
+func (s *Session) ownToken(ctx context.Context, to aim) (string, error) {
 	var until time.Time // of all the waiting
 	for round, before := 0, uint64(0); ; round++ {
 		if round == 0 {

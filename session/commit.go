@@ -58,6 +58,9 @@ func (f *flight) land(o *opened, began time.Time, answer *oauth.TokenResponse) e
 			f.m.cfg.Logger.Debug("refreshed", "session", f.s.key.short(), "trigger", f.trigger, "for", f.to.purpose.String(), "generation", o.rec.Gen+1, "duration", time.Since(began))
 			return nil
 		case over(err):
+			if pointerIn(err) != nil {
+				return err // it goes on with other tokens, see goOn
+			}
 			// Logged out meanwhile. Logout is final, so these must go too.
 			f.m.revokeLater(fresh.refresh, answer.AccessToken)
 			return err

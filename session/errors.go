@@ -17,11 +17,16 @@ var (
 	// it, and waiting does not help: the authorization server refused this
 	// client or its answer cannot be used. Nobody is logged out for it.
 	ErrTokenUnavailable = errors.New("access token is unavailable")
+	// ErrLoginTooLarge: what a login has to remember, its return URL above all, does
+	// not fit into a cookie.
+	ErrLoginTooLarge = errors.New("login is too large for a cookie")
 )
 
 // EndedError says that the request's cookie names a session that is over.
 type EndedError struct {
 	Reason Reason
+
+	pointer *pointer // where it goes on, for a while; nil: nowhere
 }
 
 func (e *EndedError) Error() string { return "session has ended: " + string(e.Reason) }

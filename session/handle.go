@@ -189,6 +189,18 @@ func (s *Session) Touch(context.Context) {
 // Extend notes activity at once and in the record. A session that is over stays
 // over: [*EndedError].
 func (s *Session) Extend(ctx context.Context) error {
+	err := s.extend(ctx)
+	if err == nil {
+		return nil
+	}
+	next, err := s.moved(ctx, err)
+	if next == nil {
+		return err
+	}
+	return next.Extend(ctx)
+}
+
+func (s *Session) extend(ctx context.Context) error {
 	now := time.Now() // what counts is when it was asked for
 	if _, err := s.current(ctx); err != nil {
 		return err
@@ -274,7 +286,18 @@ func (s *Session) Logout(ctx context.Context) (*Ended, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logoutLimit)
 	defer cancel()
 	o := s.seen.Load()
-	if err := s.end(ctx, ReasonLoggedOut); err != nil {
+	_, err := s.endGeneration(ctx, ReasonLoggedOut, 0)
+	if p := pointerIn(err); p != nil {
+		// It goes on as another, which is what the user wants to be rid of.
+		next, err := s.m.openNewest(ctx, s.site, p.to, true)
+		switch {
+		case err == nil:
+			return next.Logout(ctx)
+		case !over(err):
+			return nil, err
+		}
+	}
+	if err != nil && !over(err) {
 		return nil, err
 	}
 	hint, _ := o.tokens.claims[s.m.cfg.Client.LogoutHintClaim()].(string)

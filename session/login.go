@@ -30,9 +30,13 @@ type LoginRequest struct {
 	// ResponseMode of the authorization response, one of [oauth.ResponseModes].
 	// Default: query.
 	ResponseMode string
-	Restarted    bool           // this login replaces a stale one
-	Previous     *Session       // the session that is to end when this login succeeds, or nil
-	Cookies      []*http.Cookie // of the request
+	Restarted    bool     // this login replaces a stale one
+	Previous     *Session // the session that is to end when this login succeeds, or nil
+	// StepUp has the login ask for what a resource server needs beyond what Previous
+	// has, which the session then continues under a new identifier, if it is the same
+	// end user who comes back. Nil, or without Previous: a login like any other.
+	StepUp  *StepUp
+	Cookies []*http.Cookie // of the request
 }
 
 // LoginStart is what a browser needs to go to the authorization server.
@@ -57,11 +61,14 @@ func (m *Manager) StartLogin(ctx context.Context, site *Site, req LoginRequest) 
 		returnTo: req.ReturnTo, created: time.Now(), restarted: req.Restarted,
 		mode: req.ResponseMode,
 	}
-	asked := m.cfg.Client.AuthenticationAsked(req.Params)
+	asked, params := m.cfg.Client.AuthenticationAsked(req.Params), req.Params
 	l.maxAge, l.acrValues = asked.MaxAge, asked.ACRValues
 	if req.Previous != nil {
 		t := req.Previous.ticket
 		l.previous = &t
+		if req.StepUp != nil {
+			params = l.stepUp(req.StepUp, asked, req.Previous.seen.Load().tokens, params)
+		}
 	}
 	sameSite := http.SameSiteLaxMode
 	if l.posted() && site.secure {
@@ -85,7 +92,7 @@ func (m *Manager) StartLogin(ctx context.Context, site *Site, req LoginRequest) 
 	// Last, since the authorization server may hear of it.
 	target, err := m.cfg.Client.AuthorizationURL(ctx, oauth.AuthorizationRequest{
 		RedirectURI: req.RedirectURI, State: l.state, Nonce: l.nonce, CodeVerifier: l.verifier,
-		Params: req.Params, ResponseMode: l.mode,
+		Params: params, ResponseMode: l.mode, Scope: l.scope(),
 	})
 	if err != nil {
 		return nil, err
@@ -134,7 +141,7 @@ func (m *Manager) finishLogin(ctx context.Context, site *Site, cb Callback) (*Lo
 	}
 	done := site.cookie(site.loginName(l.state), "", http.SameSiteLaxMode, -1)
 	fail := func(kind LoginErrorKind, err error) *LoginError {
-		e := &LoginError{Kind: kind, ReturnTo: l.returnTo, Restarted: l.restarted, Params: l.authentication(), Cookies: []*http.Cookie{done}, Err: err}
+		e := &LoginError{Kind: kind, ReturnTo: l.returnTo, Restarted: l.restarted, Params: l.authentication(), StepUp: l.wanted, Cookies: []*http.Cookie{done}, Err: err}
 		if kind == LoginUnavailable {
 			e.Cookies = nil // it may still succeed
 		}
@@ -191,8 +198,12 @@ func (m *Manager) withoutLogin(ctx context.Context, site *Site, r *http.Request,
 
 // madeBy gives the request's session if the login with that state made it.
 func (m *Manager) madeBy(ctx context.Context, site *Site, r *http.Request, state oauth.Secret) *Session {
-	s, err := m.Open(ctx, site, r)
+	t, err := site.ticketOf(ctx, m.cfg.Ring, r)
 	if err != nil || state == "" {
+		return nil
+	}
+	s, err := m.openTicket(ctx, site, t)
+	if err != nil || s.ticket != t { // the browser has not got its cookie
 		return nil
 	}
 	sum := stateDigest(state)
@@ -254,7 +265,7 @@ func (m *Manager) begin(ctx context.Context, site *Site, cb Callback, l *loginSt
 	}
 	m.served.Store(time.Now().UnixNano())
 	if answer.IDToken == "" {
-		return nil, nil, m.discard(answer, fmt.Errorf("%w: the token response has none", oauth.ErrIDToken))
+		return nil, nil, m.discard(l, answer, fmt.Errorf("%w: the token response has none", oauth.ErrIDToken))
 	}
 	id, err := m.cfg.Client.VerifyIDToken(ctx, answer.IDToken, oauth.IDTokenCheck{
 		Nonce: l.nonce, Issuer: oauth.ResponseIssuer(cb.Params), AccessToken: answer.AccessToken, MaxAge: l.maxAge, ACRValues: l.acrValues,
@@ -263,20 +274,27 @@ func (m *Manager) begin(ctx context.Context, site *Site, cb Callback, l *loginSt
 		if errors.Is(err, oauth.ErrKeysUnavailable) {
 			err = outage(err)
 		}
-		return nil, nil, m.discard(answer, err)
+		return nil, nil, m.discard(l, answer, err)
+	}
+	if err := l.granted(answer.Scope); err != nil {
+		return nil, nil, m.discard(l, answer, err)
 	}
 	if err := m.describe(ctx, answer.AccessToken, id); err != nil {
-		return nil, nil, m.discard(answer, err)
+		return nil, nil, m.discard(l, answer, err)
 	}
 	s, c, err := m.create(ctx, site, cb.Request, l, began, answer, id)
 	if err != nil {
-		return nil, nil, m.discard(answer, err)
+		return nil, nil, m.discard(l, answer, err)
 	}
 	return s, c, nil
 }
 
-// discard lets go of tokens that no session will hold.
-func (m *Manager) discard(answer *oauth.TokenResponse, err error) error {
+// discard lets go of tokens that no session will hold. Those of a step-up are not
+// revoked: that could end the grant of the session that it leaves as it was.
+func (m *Manager) discard(l *loginState, answer *oauth.TokenResponse, err error) error {
+	if l.wanted != nil {
+		return err
+	}
 	m.revokeLater(answer.RefreshToken, answer.AccessToken)
 	return err
 }
@@ -287,6 +305,10 @@ func (m *Manager) create(ctx context.Context, site *Site, req *http.Request, l *
 		return nil, nil, err
 	}
 	store, err := m.cfg.Backend.current(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	old, err := m.continued(ctx, site, l, id)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -303,6 +325,14 @@ func (m *Manager) create(ctx context.Context, site *Site, req *http.Request, l *
 	f := &facts{
 		issuer: id.Issuer, subject: id.Subject, sid: id.SID, userAgent: clip(req.UserAgent(), 256),
 		created: now, authTime: id.AuthTime, lifetimeEnd: now.Add(m.cfg.Lifetime), refreshEnd: answer.RefreshExpiry,
+	}
+	if l.wanted != nil {
+		var before *tokens
+		if old != nil {
+			before = old.seen.Load().tokens
+			f.continues(old.seen.Load().facts)
+		}
+		t.stepped(l, before, now)
 	}
 	if answer.RefreshToken == "" {
 		// Nothing can prolong the access token; the session ends with it.
@@ -329,13 +359,20 @@ func (m *Manager) create(ctx context.Context, site *Site, req *http.Request, l *
 		return nil, nil, unavailable(err)
 	}
 	// The record is there before this question, so a logout that comes later finds it.
-	if err := m.endedMeanwhile(ctx, store, f, id.IssuedAt, began); err != nil {
+	s := &Session{m: m, site: site, ticket: made, key: rec.Key}
+	err = m.endedMeanwhile(ctx, store, f, id.IssuedAt, began)
+	if err == nil && old != nil {
+		l.previous = nil // it goes on, and does not end
+		if err = old.goOn(ctx, s); err == nil {
+			err = m.signedOutBefore(ctx, store, f, id.IssuedAt, began)
+		}
+	}
+	if err != nil {
 		if deleteErr := store.Delete(ctx, rec.Key); deleteErr != nil {
 			m.cfg.Logger.Warn("a session whose cookie nobody got stays until it expires", "session", rec.Key.short(), "error", deleteErr)
 		}
 		return nil, nil, err
 	}
-	s := &Session{m: m, site: site, ticket: made, key: rec.Key}
 	o := &opened{rec: rec, site: site, secret: made.secret, tokens: t, facts: f}
 	s.seen.Store(o)
 	e := s.entry()
@@ -344,10 +381,10 @@ func (m *Manager) create(ctx context.Context, site *Site, req *http.Request, l *
 	return s, c, nil
 }
 
-// endPrevious ends the session that the login saw: a new identifier at every
-// login, and nothing left under the old one.
+// endPrevious ends the session that the login saw, or what has become of it: a new
+// identifier at every login, and nothing left under the old one.
 func (m *Manager) endPrevious(ctx context.Context, site *Site, t ticket) {
-	old, err := m.openTicket(ctx, site, t)
+	old, err := m.openNewest(ctx, site, t, true)
 	if err == nil {
 		err = old.end(ctx, ReasonLoggedOut)
 	}

@@ -26,6 +26,9 @@ const (
 	LoginResponseInvalid
 	// LoginRefused: the authorization server answered with an error; see Code.
 	LoginRefused
+	// LoginInsufficient: the end user has signed in, but not in the way, not as
+	// lately, or not with the scope that was asked for.
+	LoginInsufficient
 	// LoginFailed: no session can be made of the authorization server's answers.
 	LoginFailed
 	// LoginUnavailable: the authorization server, or the store, is out, or this
@@ -40,13 +43,14 @@ type LoginError struct {
 	Code      string         // the authorization server's error code (RFC 6749 section 4.1.2.1): untrusted text
 	Restarted bool           // the login had been restarted already
 	Params    url.Values     // LoginStale: what it asked of the user's authentication
+	StepUp    *StepUp        // what the login was to bring, if it was a step-up
 	Live      *Session       // LoginStale: the session that the login made, when it lives
 	Cookies   []*http.Cookie // to be set
 	Err       error
 }
 
 func (e *LoginError) Error() string {
-	what := [...]string{"login state is not authentic", "login is stale", "authorization response is not the one to this login", "authorization server refused the login", "login failed", "login is unavailable"}[e.Kind]
+	what := [...]string{"login state is not authentic", "login is stale", "authorization response is not the one to this login", "authorization server refused the login", "login does not bring what was asked for", "login failed", "login is unavailable"}[e.Kind]
 	if e.Err != nil {
 		return what + ": " + e.Err.Error()
 	}
@@ -61,6 +65,8 @@ func failureKind(err error) LoginErrorKind {
 	switch {
 	case errors.Is(err, oauth.ErrNonce):
 		return LoginResponseInvalid
+	case errors.Is(err, oauth.ErrAuthentication), errors.Is(err, errScope):
+		return LoginInsufficient
 	case errors.Is(err, oauth.ErrUnusable):
 		return LoginFailed
 	case errors.Is(err, ErrStoreUnavailable), errors.Is(err, ErrFull), errors.As(err, &u):

@@ -46,6 +46,8 @@ type loginState struct {
 	mode                   string         // response mode of the request; "" is query
 	maxAge                 *time.Duration // what was asked of the end user's authentication
 	acrValues              []string
+	wanted                 *StepUp  // what a resource server asks for; nil: it is no step-up
+	further                []string // scope that the session has beside the configured one
 }
 
 // posted says whether the response is to come as a form, and not in the address.
@@ -77,6 +79,9 @@ type loginWire struct {
 	Mode      string   `json:"mode,omitempty"`
 	MaxAge    *int64   `json:"max_age,omitempty"` // seconds
 	ACRValues []string `json:"acr,omitempty"`
+
+	StepUp  *stepWire `json:"step_up,omitempty"`
+	Further []string  `json:"further,omitempty"`
 }
 
 func (s *Site) loginPrefix() string { return s.name + ".login." }
@@ -110,6 +115,13 @@ func (s *Site) loginCookie(r *ring, l *loginState, sameSite http.SameSite) (*htt
 		seconds := int64(*l.maxAge / time.Second)
 		w.MaxAge = &seconds
 	}
+	if l.wanted != nil {
+		asked := l.wanted.wire(l.created)
+		w.StepUp, w.Further = &asked, l.further
+		if len(asked.ACRValues) > 0 {
+			w.ACRValues = nil // they are the same
+		}
+	}
 	plain, err := json.Marshal(w)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the login: %w", err)
@@ -117,7 +129,7 @@ func (s *Site) loginCookie(r *ring, l *loginState, sameSite http.SameSite) (*htt
 	name := s.loginName(l.state)
 	value := base64.RawURLEncoding.EncodeToString(r.seal(s.loginPurpose(name), plain))
 	if len(value) > maxLoginCookie {
-		return nil, fmt.Errorf("login is too large for a cookie: %d bytes", len(value))
+		return nil, fmt.Errorf("%w: %d bytes", ErrLoginTooLarge, len(value))
 	}
 	return s.cookie(name, value, sameSite, int(loginLifetime/time.Second)), nil
 }
@@ -163,6 +175,13 @@ func (s *Site) openLogin(ctx context.Context, keys *KeyRing, c *http.Cookie) (*l
 	if w.MaxAge != nil {
 		maxAge := time.Duration(*w.MaxAge) * time.Second
 		l.maxAge = &maxAge
+	}
+	if w.StepUp != nil {
+		asked := w.StepUp.step()
+		l.wanted, l.further = &asked.StepUp, w.Further
+		if len(asked.ACRValues) > 0 {
+			l.acrValues = asked.ACRValues
+		}
 	}
 	return l, nil
 }

@@ -162,7 +162,8 @@ func NewManager(cfg Config) (*Manager, error) {
 	return m, nil
 }
 
-// Open resolves the session that the request's Cookie header names. It fails
+// Open resolves the session that the request's Cookie header names, or that it goes
+// on as: for ten seconds after a step-up the old cookie leads to it. It fails
 // with [ErrNoSession], an [*EndedError], or an error that wraps
 // [ErrStoreUnavailable] when it cannot be known.
 func (m *Manager) Open(ctx context.Context, site *Site, r *http.Request) (*Session, error) {
@@ -171,16 +172,6 @@ func (m *Manager) Open(ctx context.Context, site *Site, r *http.Request) (*Sessi
 		return nil, err
 	}
 	return m.openTicket(ctx, site, t)
-}
-
-func (m *Manager) openTicket(ctx context.Context, site *Site, t ticket) (*Session, error) {
-	s := &Session{m: m, site: site, ticket: t, key: t.key()}
-	o, err := s.current(ctx)
-	if err != nil {
-		return nil, err
-	}
-	s.seen.Store(o)
-	return s, nil
 }
 
 // load gives the record of a ticket, opened, as the store has it now.

@@ -43,6 +43,18 @@ func (s *Session) Refresh(ctx context.Context, refused string) (string, error) {
 }
 
 func (s *Session) refresh(ctx context.Context, to aim, refused string) (string, error) {
+	token, err := s.ownRefresh(ctx, to, refused)
+	if err == nil {
+		return token, nil
+	}
+	next, err := s.moved(ctx, err)
+	if next == nil {
+		return "", err
+	}
+	return next.refresh(ctx, to, refused)
+}
+
+func (s *Session) ownRefresh(ctx context.Context, to aim, refused string) (string, error) {
 	o, err := s.current(ctx)
 	if err != nil {
 		return "", err
@@ -97,6 +109,18 @@ type Refreshed struct {
 // ForceRefresh refreshes because the application asks for it, to see new claims
 // say: at most once in ten seconds, else [*RateLimitedError].
 func (s *Session) ForceRefresh(ctx context.Context) (*Refreshed, error) {
+	refreshed, err := s.forceRefresh(ctx)
+	if err == nil {
+		return refreshed, nil
+	}
+	next, err := s.moved(ctx, err)
+	if next == nil {
+		return nil, err
+	}
+	return next.ForceRefresh(ctx)
+}
+
+func (s *Session) forceRefresh(ctx context.Context) (*Refreshed, error) {
 	before, err := s.current(ctx)
 	if err != nil {
 		return nil, err

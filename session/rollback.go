@@ -28,7 +28,7 @@ func (m *Manager) record(ctx context.Context, store *openedStore, s *Session) (*
 		case rec.Ended != "":
 			s.entry().over(rec.Ended)
 			s.redeem(rec)
-			return nil, &EndedError{Reason: rec.Ended}
+			return nil, s.ended(ctx, rec)
 		}
 		next := s.entry().newer(rec)
 		if next == nil {

@@ -26,8 +26,10 @@ type tokens struct {
 	idIssued    time.Time    // of that ID token
 	nonce       oauth.Secret // of the login's ID token (OIDC Core section 12.2)
 	claims      map[string]any
-	loginState  []byte // digest of the state of the login that made the session
-	returnTo    string // where that login went
+	loginState  []byte   // digest of the state of the login that made the session
+	returnTo    string   // where that login went
+	further     []string // scope that resource servers have asked for, beside the configured one
+	steps       []step   // the step-ups that the session has been through, the last one first
 
 	narrow []*accessToken // those for one upstream each, what was got last first
 	apart  int            // of these, how many at the end the record has no room for
@@ -90,6 +92,9 @@ type tokensWire struct {
 	For    []byte            `json:"at_for,omitempty"`
 	Narrow []accessTokenWire `json:"narrow,omitempty"`
 	Floor  uint64            `json:"floor,omitempty"`
+
+	Further []string   `json:"further,omitempty"`
+	Steps   []stepWire `json:"steps,omitempty"`
 }
 
 type factsWire struct {
@@ -137,6 +142,10 @@ func (s *Site) sealInto(rec *Record, r *ring, secret []byte, t *tokens, f *facts
 	}
 	for _, a := range t.stored() {
 		w.Narrow = append(w.Narrow, a.wire())
+	}
+	w.Further = t.further
+	for _, s := range t.steps {
+		w.Steps = append(w.Steps, s.wire(s.at))
 	}
 	plain, err := json.Marshal(w)
 	if err != nil {
@@ -186,6 +195,10 @@ func (s *Site) unseal(rec *Record, r *ring, secret []byte) (*tokens, *facts, err
 	}
 	for _, a := range w.Narrow {
 		t.narrow = append(t.narrow, a.token())
+	}
+	t.further = w.Further
+	for _, s := range w.Steps {
+		t.steps = append(t.steps, s.step())
 	}
 	if len(w.Claims) > 0 {
 		d := json.NewDecoder(bytes.NewReader(w.Claims))
