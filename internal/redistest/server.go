@@ -12,8 +12,9 @@ package redistest
 
 import (
 	"bufio"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -203,7 +204,9 @@ var taken sync.Map
 func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
-		port := 10000 + rand.IntN(10000)
+		var b [4]byte
+		_, _ = rand.Read(b[:]) // it does not fail
+		port := 10000 + int(binary.BigEndian.Uint32(b[:])%10000)
 		if _, given := taken.LoadOrStore(port, true); !given && free(port) && free(port+10000) {
 			return port
 		}
