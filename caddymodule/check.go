@@ -237,7 +237,7 @@ func (h *Handler) checkAuthorizationParam(name string) error {
 }
 
 // loginParams are the parameters of `login` that are meant for the gateway.
-var loginParams = append([]string{"force", bffErrorParam}, returnParams...)
+var loginParams = append([]string{"force", bffErrorParam, stepUpParam}, returnParams...)
 
 // checkLoginParam checks the name of a parameter that the browser may hand on to
 // the authorization server.

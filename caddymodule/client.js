@@ -43,9 +43,16 @@ export async function fetch(input, init) {
   const response = await globalThis.fetch(request);
   if (own && response.status === 401 && response.headers.has("X-BFF-Error")) {
     check();
-    if (loginOn401) login();
+    if (loginOn401) login({ loginUrl: await stepUpURL(response) });
   }
   return response;
+}
+
+// Where a resource server wants more than the session has, a plain login would lead
+// straight back.
+async function stepUpURL(response) {
+  if (response.headers.get("X-BFF-Error") !== "step_up_required") return undefined;
+  return (await response.clone().json().catch(() => null))?.login_url;
 }
 
 async function call(name, init) {
@@ -72,11 +79,13 @@ export const session = () => call("session");
  * Leaves the page to sign in, and comes back.
  * @param {object} [options]
  * @param {string} [options.returnTo] path to come back to; by default this page
+ * @param {string} [options.loginUrl] the login_url of an error, of step_up_required above all
  * @param {string} [options.prompt] as in OpenID Connect; "none" asks without the user
  * Further members are passed on where the gateway is configured to.
  */
-export function login({ returnTo = location.pathname + location.search + location.hash, ...params } = {}) {
-  const url = endpoint("login");
+export function login({ returnTo = location.pathname + location.search + location.hash, loginUrl, ...params } = {}) {
+  let url = new URL(loginUrl ?? "login", base);
+  if (url.origin !== base.origin) url = endpoint("login");
   url.searchParams.set("return_to", returnTo);
   for (const [name, value] of Object.entries(params)) url.searchParams.set(name, value);
   location.assign(url);

@@ -74,14 +74,18 @@ func (hd *handle) loginFailed(w http.ResponseWriter, r *http.Request, err error)
 		// home on a request from another site. Nothing is changed until it is seen.
 		return hd.writeReload(w)
 	case e.Kind == session.LoginStale && !e.Restarted:
-		start, err := hd.startLogin(r, &loginWanted{returnTo: orRoot(e.ReturnTo), params: e.Params}, true)
+		again := &loginWanted{returnTo: orRoot(e.ReturnTo), params: e.Params}
+		if live, err := hd.open(r.Context()); err == nil && e.StepUp != nil {
+			again.live, again.stepUp = live, e.StepUp
+		}
+		start, err := hd.startLogin(r, again, true)
 		if err != nil {
 			return hd.fail(w, r, err)
 		}
 		setCookies(w, e.Cookies)
 		setCookies(w, start.Cookies)
 		return hd.redirectAway(w, r, http.StatusSeeOther, start.AuthorizationURL)
-	case e.Kind == session.LoginRefused && slices.Contains(silentErrors, e.Code):
+	case e.Kind == session.LoginRefused && slices.Contains(silentErrors, e.Code) && (e.Silent || e.StepUp == nil):
 		setCookies(w, e.Cookies)
 		return hd.redirect(w, r, http.StatusSeeOther, returnurl.WithParameter(orRoot(e.ReturnTo), bffErrorParam, e.Code))
 	}

@@ -31,6 +31,7 @@ type loginWanted struct {
 	params   url.Values // for the authorization request
 	force    bool       // also with a live session
 	live     *session.Session
+	stepUp   *session.StepUp // what a resource server asks for beyond what live has
 }
 
 // serveLogin starts a login by navigation.
@@ -109,14 +110,14 @@ func (hd *handle) wantedLogin(r *http.Request, params url.Values, silent bool) (
 		// The session cannot be read now; that of a new login could not either.
 		return nil, err
 	}
-	return wanted, nil
+	return wanted, hd.wantStepUp(r, params, wanted)
 }
 
 func (hd *handle) startLogin(r *http.Request, wanted *loginWanted, restarted bool) (*session.LoginStart, error) {
 	return hd.bff.manager.StartLogin(r.Context(), hd.site, session.LoginRequest{
 		RedirectURI: hd.redirectURI("callback"), ReturnTo: wanted.returnTo, Params: wanted.params,
 		ResponseMode: hd.bff.ResponseMode, Restarted: restarted,
-		Previous: wanted.live, Cookies: hd.cookies.Cookies(),
+		Previous: wanted.live, StepUp: wanted.stepUp, Cookies: hd.cookies.Cookies(),
 	})
 }
 

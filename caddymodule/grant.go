@@ -28,18 +28,25 @@ func (p *Protect) grant(hd *handle, w http.ResponseWriter, r *http.Request, s *s
 		g.Source = source
 		g.HealAny401 = hd.bff.healAny401
 		g.HealBare401 = source.ExpiryUnknown()
-		g.TokenError = func(err error) *http.Response { return hd.tokenError(r, err) }
+		g.TokenError = func(err error) *http.Response { return hd.answerFor(r, err) }
+		if p.StepUp {
+			g.StepUp = func(asked upstream.StepUp) *http.Response { return p.stepUp(hd, r, s, asked) }
+		}
 	}
 	return g
 }
 
-// tokenError is what a client gets whose token ran out between the check here
-// and the transport, or that comes by a hand-written transport.
-func (hd *handle) tokenError(r *http.Request, err error) *http.Response {
+// answerFor is an error as the answer of a transport: for a client whose token ran
+// out between the check here and the transport, or that comes by a hand-written
+// transport, or of whom the resource server wants more.
+func (hd *handle) answerFor(r *http.Request, err error) *http.Response {
 	rec := &answerRecorder{header: make(http.Header)}
 	ctx := context.WithValue(r.Context(), handleKey{}, hd)
 	if failed := hd.fail(rec, r.WithContext(ctx), err); failed != nil {
 		return nil
+	}
+	for _, name := range []string{"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials"} {
+		rec.header.Del(name) // on the answer since the request was let through
 	}
 	return rec.response(r)
 }

@@ -35,6 +35,8 @@ const (
 	codeInvalidReturnURL   = "invalid_return_url"
 	codeInvalidParameter   = "invalid_parameter"
 	codeLoginStateInvalid  = "login_state_invalid"
+	codeStepUpRequired     = "step_up_required"
+	codeStepUpFailed       = "step_up_failed"
 	codeTokenUnavailable   = "token_unavailable"
 	codeServerUnavailable  = "authorization_server_unavailable"
 	codeStoreUnavailable   = "store_unavailable"
@@ -71,6 +73,8 @@ var problems = map[string]struct {
 	codeInvalidReturnURL:   {400, "Invalid return address", "The link that brought you here names an address that cannot be returned to.", true},
 	codeInvalidParameter:   {400, "Invalid request", "Something in this request cannot be understood.", false},
 	codeLoginStateInvalid:  {400, "Sign-in could not be completed", "What came back belongs to no sign-in that was started in this browser, or came too late. Nothing was changed.", true},
+	codeStepUpRequired:     {401, "Sign in once more", "What you asked for needs you to sign in once more, or in a stronger way. You are not signed out.", true},
+	codeStepUpFailed:       {403, "Signing in was not enough", "What you asked for needs a stronger sign-in, or more rights, than this one has brought. You are not signed out.", false},
 	codeTokenUnavailable:   {502, "Sign-in service refused", "The sign-in service gave an answer that cannot be used. Trying again may help.", true},
 	codeServerUnavailable:  {503, "Sign-in service unavailable", "The sign-in service cannot be reached at the moment. You are not signed out; please try again shortly.", false},
 	codeStoreUnavailable:   {503, "Temporarily unavailable", "Sessions cannot be read at the moment. You are not signed out; please try again shortly.", false},
@@ -90,12 +94,13 @@ type httpError struct {
 	code       string
 	reason     session.Reason
 	retryAfter time.Duration
-	signIn     bool   // signing in may help here, though not with this code in general
-	returnTo   string // of a sign-in link on a page
-	allow      string // with codeMethodNotAllowed
-	toServer   bool   // it answers the authorization server, which knows RFC 6749 section 5.2
-	bearer     string // error code for the challenge where bearer tokens are taken
-	err        error  // for the log
+	signIn     bool       // signing in may help here, though not with this code in general
+	returnTo   string     // of a sign-in link on a page
+	allow      string     // with codeMethodNotAllowed
+	toServer   bool       // it answers the authorization server, which knows RFC 6749 section 5.2
+	bearer     string     // error code for the challenge where bearer tokens are taken
+	stepUp     url.Values // query of the login that helps, with codeStepUpRequired
+	err        error      // for the log
 }
 
 func (e *httpError) Error() string {
@@ -144,6 +149,8 @@ func asHTTPError(err error) *httpError {
 		return &httpError{code: codeTokenUnavailable, err: err}
 	case errors.As(err, &unavailable):
 		return &httpError{code: codeServerUnavailable, retryAfter: unavailable.RetryAfter, err: err}
+	case errors.Is(err, session.ErrLoginTooLarge):
+		return &httpError{code: codeInvalidParameter, err: err}
 	case errors.Is(err, returnurl.ErrRefused):
 		return &httpError{code: codeInvalidReturnURL, err: err}
 	case errors.Is(err, errPlainHTTP):
@@ -166,6 +173,10 @@ func asHTTPError(err error) *httpError {
 func asLoginError(e *session.LoginError) *httpError {
 	// Whatever it was, the page would be a dead end without a way to try again.
 	out := &httpError{signIn: true, returnTo: e.ReturnTo, err: e}
+	if stepUpFailed(e) {
+		out.code = codeStepUpFailed
+		return out
+	}
 	switch e.Kind {
 	case session.LoginStateInvalid, session.LoginStale, session.LoginResponseInvalid:
 		out.code = codeLoginStateInvalid
@@ -181,7 +192,7 @@ func asLoginError(e *session.LoginError) *httpError {
 	case session.LoginUnavailable:
 		inner := asHTTPError(e.Err)
 		out.code, out.retryAfter = inner.code, inner.retryAfter
-	default: // LoginFailed: tokens are missing or do not verify, or the session is over already
+	default: // LoginFailed, LoginInsufficient: tokens are missing or do not verify, or the session is over already
 		out.code = codeTokenUnavailable
 		var ended *session.EndedError
 		if errors.As(e.Err, &ended) {
@@ -293,6 +304,9 @@ func (hd *handle) errorPage(w http.ResponseWriter, r *http.Request, e *httpError
 // brings no token, it has to be another one: a plain login would lead straight back.
 // A login that failed has brought none.
 func (hd *handle) signInURL(e *httpError, returnTo string) string {
+	if e.stepUp != nil {
+		return hd.stepUpURL(e.stepUp, returnTo)
+	}
 	if failedLogin := e.signIn; failedLogin || e.code != codeTokenUnavailable {
 		return hd.loginURL(returnTo)
 	}

@@ -96,6 +96,13 @@ type Protect struct {
 	// authorization server revoke older access tokens. It is set by bff_proxy.
 	// Default: none.
 	Exchange *ExchangeOptions `json:"exchange,omitempty"`
+	// StepUp answers 401 step_up_required, with a login_url, where the resource server
+	// asks for a stronger or more recent authentication of the user (RFC 9470), or for
+	// more scope (RFC 6750 section 3.1), in a challenge that says which; documents are
+	// sent to that login as they are without a session. The upstream may have users
+	// asked for any acr and any scope then. It is set by bff_proxy. Default: the
+	// resource server's own answer passes, without the challenge.
+	StepUp bool `json:"step_up,omitempty"`
 	// Cache is private where shared caches must not keep answers, upstream where
 	// the resource server alone decides. It is set by bff_proxy. Default: private.
 	Cache string `json:"cache,omitempty"`
@@ -169,6 +176,9 @@ func (p *Protect) unmarshalOption(d *caddyfile.Dispenser) (known bool, err error
 	case o.name == "exchange" && p.proxy:
 		p.Exchange = &ExchangeOptions{}
 		return true, o.nested(p.Exchange.unmarshalOption)
+	case o.name == "step_up" && p.proxy:
+		p.StepUp = true
+		return true, o.flag()
 	case o.name == "cache" && p.proxy:
 		return true, o.choice(&p.Cache, cachePrivate, cacheUpstream)
 	}
@@ -345,29 +355,35 @@ func (p *Protect) withoutSession(hd *handle, r *http.Request, err error) error {
 	if !errors.Is(err, session.ErrNoSession) && !errors.As(err, &ended) {
 		return err
 	}
-	switch p.Unauthenticated {
-	case unauthenticatedPass:
+	if p.Unauthenticated == unauthenticatedPass {
 		hd.user.session.Store(nil)
 		if len(p.Require) > 0 { // nobody has no claims
 			return &httpError{code: codeForbidden, signIn: true, err: fmt.Errorf("claim %s is required, and there is no session", p.Require[0].Claim)}
 		}
 		return nil
+	}
+	if p.sendsToLogin(hd, r) {
+		return errSendToLogin
+	}
+	return err
+}
+
+// sendsToLogin reports whether a request that needs a login is sent there at once.
+func (p *Protect) sendsToLogin(hd *handle, r *http.Request) bool {
+	switch p.Unauthenticated {
 	case unauthenticated401:
-		return err
+		return false
 	case unauthenticatedLogin:
 		if webSocket(r) || r.Method != http.MethodGet && r.Method != http.MethodHead {
-			return err
+			return false
 		}
 	default:
 		if !documentRequest(r) {
-			return err
+			return false
 		}
 	}
 	// A login that came back without a session is not begun again by itself.
-	if hd.url.Query().Has(bffErrorParam) {
-		return err
-	}
-	return errSendToLogin
+	return !hd.url.Query().Has(bffErrorParam)
 }
 
 // stripUpgrade leaves no protocol to change to but WebSocket: a tunnel past

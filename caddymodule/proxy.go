@@ -40,6 +40,7 @@ const streamCloseDelay = caddy.Duration(time.Hour)
 //	        scope                <scope...>
 //	        requested_token_type access_token|jwt
 //	    }
+//	    step_up
 //	    replay_buffer <size>
 //	    cache         private|upstream
 //

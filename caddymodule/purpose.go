@@ -71,7 +71,7 @@ func (p *Protect) checkWrittenPurpose() error {
 		return values
 	}
 	const resource, scope = "https://resource.invalid", "scope"
-	written := Protect{Token: p.Token, AcceptBearer: p.AcceptBearer, Resource: assume([]string{p.Resource}, resource)[0], Scope: assume(p.Scope, scope)}
+	written := Protect{Token: p.Token, StepUp: p.StepUp, AcceptBearer: p.AcceptBearer, Resource: assume([]string{p.Resource}, resource)[0], Scope: assume(p.Scope, scope)}
 	if x := p.Exchange; x != nil {
 		written.Exchange = &ExchangeOptions{
 			Audience: x.Audience, Resource: assume(x.Resource, resource), Scope: assume(x.Scope, scope), RequestedTokenType: x.RequestedTokenType,
@@ -86,6 +86,9 @@ func (p *Protect) checkPurpose() error {
 	p.purpose = nil
 	if p.AcceptBearer && p.Exchange != nil {
 		return wrong("accept_bearer", "accept_bearer relays the token of the client as it is, and exchange is for another one")
+	}
+	if p.StepUp && p.Token == tokenNone {
+		return wrong("step_up", "step_up asks for better access tokens, and token none sends none")
 	}
 	narrow := ""
 	switch {

@@ -43,6 +43,7 @@ type LoginError struct {
 	Code      string         // the authorization server's error code (RFC 6749 section 4.1.2.1): untrusted text
 	Restarted bool           // the login had been restarted already
 	Params    url.Values     // LoginStale: what it asked of the user's authentication
+	Silent    bool           // the login asked not to involve the user (prompt=none)
 	StepUp    *StepUp        // what the login was to bring, if it was a step-up
 	Live      *Session       // LoginStale: the session that the login made, when it lives
 	Cookies   []*http.Cookie // to be set

@@ -47,6 +47,7 @@ type loginState struct {
 	maxAge                 *time.Duration // what was asked of the end user's authentication
 	acrValues              []string
 	wanted                 *StepUp  // what a resource server asks for; nil: it is no step-up
+	silent                 bool     // it asked not to involve the user
 	further                []string // scope that the session has beside the configured one
 }
 
@@ -80,6 +81,7 @@ type loginWire struct {
 	MaxAge    *int64   `json:"max_age,omitempty"` // seconds
 	ACRValues []string `json:"acr,omitempty"`
 
+	Silent  bool      `json:"silent,omitempty"`
 	StepUp  *stepWire `json:"step_up,omitempty"`
 	Further []string  `json:"further,omitempty"`
 }
@@ -115,6 +117,7 @@ func (s *Site) loginCookie(r *ring, l *loginState, sameSite http.SameSite) (*htt
 		seconds := int64(*l.maxAge / time.Second)
 		w.MaxAge = &seconds
 	}
+	w.Silent = l.silent
 	if l.wanted != nil {
 		asked := l.wanted.wire(l.created)
 		w.StepUp, w.Further = &asked, l.further
@@ -176,6 +179,7 @@ func (s *Site) openLogin(ctx context.Context, keys *KeyRing, c *http.Cookie) (*l
 		maxAge := time.Duration(*w.MaxAge) * time.Second
 		l.maxAge = &maxAge
 	}
+	l.silent = w.Silent
 	if w.StepUp != nil {
 		asked := w.StepUp.step()
 		l.wanted, l.further = &asked.StepUp, w.Further

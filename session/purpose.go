@@ -40,6 +40,18 @@ type Exchange struct {
 	RequestedTokenType string
 }
 
+// MayHave reports whether access tokens for it can have that scope, if it is granted.
+func (p *Purpose) MayHave(scope []string) bool {
+	if p == nil {
+		return true
+	}
+	limit := p.Scope
+	if p.Exchange != nil {
+		limit = p.Exchange.Scope
+	}
+	return len(limit) == 0 || contains(limit, scope)
+}
+
 // String says it in words, for logs.
 func (p *Purpose) String() string {
 	if p == nil {

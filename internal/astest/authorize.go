@@ -43,10 +43,8 @@ func (s *Server) authorize(rec *Request) *response {
 			scope = s.opts.Scope
 		}
 		token := "code-" + random()
-		g := &grant{
-			subject: s.opts.User, scope: scope, nonce: q.Get("nonce"),
-			sid: random(), authTime: time.Now(), resource: q["resource"],
-		}
+		g := &grant{subject: s.opts.User, scope: scope, nonce: q.Get("nonce"), resource: q["resource"]}
+		g.sid, g.acr, g.authTime = s.authenticateUser(q)
 		s.grants.all = append(s.grants.all, g)
 		s.grants.codes[token] = &code{
 			grant:       g,

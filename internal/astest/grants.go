@@ -34,6 +34,7 @@ type grant struct {
 	nonce    string
 	sid      string
 	authTime time.Time
+	acr      string   // "": none is told
 	resource []string // of the authorization request; none: any may be asked for
 	revoked  bool
 }
@@ -211,6 +212,9 @@ func (s *Server) idToken(g *grant, grantType, access string) string {
 	}
 	if g.nonce != "" && grantType == "authorization_code" {
 		claims["nonce"] = g.nonce
+	}
+	if g.acr != "" {
+		claims["acr"] = g.acr
 	}
 	maps.Copy(claims, s.opts.Claims)
 	maps.DeleteFunc(claims, func(_ string, v any) bool { return v == nil })

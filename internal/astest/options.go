@@ -78,6 +78,13 @@ type Options struct {
 
 	// User is the sub of whoever "signs in" at the authorization endpoint. [alice]
 	User string
+	// ACRs are the levels of authentication that there are, the usual one first: the
+	// first of acr_values that is among them becomes the acr. [no acr]
+	ACRs []string
+	// SingleSignOn: whoever signs in again has the sid of before, and has authenticated
+	// when they did before, unless the request wants another acr or a later time. (By
+	// default every sign-in is a new authentication.)
+	SingleSignOn bool
 	// Claims are added to each ID token. A nil value removes a claim.
 	Claims map[string]any
 	// Scope granted instead of what was asked for. [what was asked for]

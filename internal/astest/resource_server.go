@@ -22,6 +22,7 @@ type ResourceServer struct {
 	mu       sync.Mutex
 	audience string
 	refuse   int
+	demand   func(token string) string
 	requests []ResourceRequest
 }
 
@@ -66,6 +67,17 @@ func (rs *ResourceServer) Refuse(n int) {
 	rs.refuse = n
 }
 
+// Demand makes the resource server ask for more than a live access token has: it
+// answers with the challenge that demand gives, 403 where that names
+// insufficient_scope and else 401. "" is content; nil always is. demand must not call
+// methods of the resource server.
+func (rs *ResourceServer) Demand(demand func(accessToken string) (challenge string)) *ResourceServer {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.demand = demand
+	return rs
+}
+
 // Requests returns what has arrived, oldest first.
 func (rs *ResourceServer) Requests() []ResourceRequest {
 	rs.mu.Lock()
@@ -86,6 +98,7 @@ func (rs *ResourceServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	subject, valid := rs.as.introspect(rec.Token)
 	audience := rs.as.Audience(rec.Token)
 	bound := rs.as.binds(rec.Token)
+	challenge := ""
 	rs.mu.Lock()
 	if bound != "" && (r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || thumbprint(r.TLS.PeerCertificates[0]) != bound) {
 		valid = false // RFC 8705 section 3
@@ -99,7 +112,13 @@ func (rs *ResourceServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			rs.refuse--
 		}
 	}
-	if valid {
+	if valid && rs.demand != nil {
+		challenge = rs.demand(rec.Token)
+	}
+	switch {
+	case strings.Contains(challenge, "insufficient_scope"):
+		rec.Status = http.StatusForbidden
+	case valid && challenge == "":
 		rec.Status, rec.Subject = http.StatusOK, subject
 	}
 	rs.requests = append(rs.requests, rec)
@@ -112,6 +131,9 @@ func (rs *ResourceServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !valid:
 		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token", error_description="expired or revoked"`)
 		w.WriteHeader(http.StatusUnauthorized)
+	case challenge != "":
+		w.Header().Set("WWW-Authenticate", challenge)
+		w.WriteHeader(rec.Status)
 	default:
 		headers := rec.Header.Clone()
 		headers.Del("Authorization")
