@@ -58,6 +58,9 @@ func (s *Server) authorize(rec *Request) *response {
 	if s.signsResponse(mode) {
 		params = url.Values{"response": {s.responseJWT(params)}}
 	}
+	if s.opts.AuthorizationResponse != nil {
+		s.opts.AuthorizationResponse(params)
+	}
 	if strings.HasPrefix(mode, "form_post") {
 		return formPost(redirectURI, params)
 	}

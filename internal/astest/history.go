@@ -46,6 +46,7 @@ type Request struct {
 	// Certificate is what the client showed in the TLS handshake; nil: none.
 	Certificate *x509.Certificate
 	Host        string // that the request was for
+	TLSVersion  uint16 // as in crypto/tls; 0: plain http
 
 	Status int  // of the answer; 0 while under way or when cut before one
 	Cut    bool // the connection was cut
@@ -56,6 +57,9 @@ func (s *Server) record(endpoint string, r *http.Request, read bool) *Request {
 	rec := &Request{
 		Time: time.Now(), Endpoint: endpoint, Method: r.Method,
 		URL: r.URL.RequestURI(), Header: r.Header.Clone(), Form: url.Values{}, Host: r.Host,
+	}
+	if r.TLS != nil {
+		rec.TLSVersion = r.TLS.Version
 	}
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 		rec.Certificate = r.TLS.PeerCertificates[0]

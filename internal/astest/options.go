@@ -149,6 +149,9 @@ type Options struct {
 	IDTokenClaims     func(grantType string, claims map[string]any)
 	AccessTokenClaims func(header, claims map[string]any)
 	ResponseJWT       func(header, claims map[string]any)
+	// AuthorizationResponse changes the parameters that the browser is sent back with,
+	// signed ones after the signature.
+	AuthorizationResponse func(params url.Values)
 
 	// SignedIntrospection: whoever accepts a signed introspection answer gets one.
 	SignedIntrospection bool
