@@ -250,7 +250,7 @@ func TestCORS(t *testing.T) {
 	}
 }
 
-// B205, B208: a WebSocket needs the right Origin before anything else, also with
+// B205, B208, CS-08, BFF-11: a WebSocket needs the right Origin before anything else, also with
 // csrf off; no other protocol is changed to; CONNECT is no way through (A429).
 func TestUpgrades(t *testing.T) {
 	b := newBench(t, benchOptions{site: "handle /ws {\nbff_protect {\ncsrf off\n}\nrespond \"through {http.request.header.Upgrade}\"\n}\n"})
