@@ -173,11 +173,22 @@ func TestSeamReload(t *testing.T) {
 	if err := caddy.Load(g.config, true); err != nil {
 		t.Fatal(err)
 	}
+	reloaded := time.Now()
 	close(release)
 	if got := <-answers; got != (answer{200, "done"}) {
 		t.Errorf("answered %v", got)
 	}
-	if resp, _ := call(t, client(t, false), s, "GET", g.url("/x"), nil); resp.StatusCode != 200 {
+	req, err := http.NewRequestWithContext(t.Context(), "GET", g.url("/x"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set(seamHeader, s.name)
+	resp, err := send(client(t, false), req, reloaded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != 200 {
 		t.Errorf("after the reload: answered %d", resp.StatusCode)
 	}
 }
