@@ -65,7 +65,7 @@ func loggedOutBy(token func(*scenario) string, status int) func(*scenario) {
 		}
 		s.see("after the logout %d; during a session %d, %s", over.Status, live.Status, ends)
 		if status != http.StatusOK {
-			s.because(since)
+			s.because(since, answered)
 		}
 	}
 }

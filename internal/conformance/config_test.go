@@ -77,7 +77,7 @@ func (s *scenario) loginAfterRotation(rotate func()) {
 	way := s.login()
 	user, _ := s.user()["sub"].(string)
 	if user != "alice" || s.as.SigningKey().ID != "key-2" || before != 1 || s.as.Count(astest.JWKS) != 1 {
-		s.t.Errorf("after the change: user %q, key %s, keys fetched %d and %d times: %v", user, s.as.SigningKey().ID, before, s.as.Count(astest.JWKS), s.reasons(0))
+		s.t.Errorf("after the change: user %q, key %s, keys fetched %d and %d times: %v", user, s.as.SigningKey().ID, before, s.as.Count(astest.JWKS), s.reasons(0, answered))
 	}
 	if second.call(http.MethodGet, "/bff/session").json(s.t)["authenticated"] != true {
 		s.t.Error("the first session is gone")

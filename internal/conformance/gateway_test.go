@@ -6,11 +6,13 @@ package conformance
 import (
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
@@ -23,6 +25,11 @@ import (
 
 // authority signs the certificates of all servers of a run.
 var authority = astest.NewAuthority()
+
+// signingKeys are those of the authorization servers, by algorithm.
+var signingKeys = map[string]*astest.Key{
+	"RS256": astest.NewKey("RS256", "key-1"), "PS256": astest.NewKey("PS256", "key-1"), "ES256": astest.NewKey("ES256", "key-1"),
+}
 
 // setting is what a scenario needs before anything runs.
 type setting struct {
@@ -95,13 +102,14 @@ https://{host} {
 func start(t *testing.T, s setting) *gateway {
 	t.Helper()
 	g := &gateway{t: t, dir: t.TempDir()}
-	// Known beforehand: the authorization server has to know the client's keys.
-	host := "localhost:" + freePort()
-	g.origin = "https://" + host
 	if s.as.ClientKeys == nil {
 		s.as.ClientKeys = g.publishedKeys
 	}
-	g.as = astest.New(s.as).StartTLS(t, authority)
+	algorithm := s.as.Algorithm
+	s.as.Algorithm = "" // to make an RSA key takes longer than most scenarios
+	g.as = astest.New(s.as)
+	g.as.SetKeys(signingKeys[algorithm])
+	g.as.StartTLS(t, authority)
 	g.rs = g.as.ResourceServer()
 	api := httptest.NewUnstartedServer(g.rs)
 	api.TLS = authority.ServerConfig(tls.RequestClientCert)
@@ -128,26 +136,34 @@ func start(t *testing.T, s setting) *gateway {
 		s.credentials = "client_secret {file.{dir}/secret}"
 		g.write("secret", []byte("secret"))
 	}
-	g.load(strings.NewReplacer(
-		"{dir}", g.dir, "{host}", host, "{issuer}", g.as.Issuer(), "{api}", api.URL,
-	).Replace(strings.NewReplacer("{bff}", s.bff, "{credentials}", s.credentials, "{client_certificate}", showCertificate).Replace(caddyfile)))
+	config := strings.NewReplacer("{bff}", s.bff, "{credentials}", s.credentials, "{client_certificate}", showCertificate).Replace(caddyfile)
+	config = strings.NewReplacer("{dir}", g.dir, "{issuer}", g.as.Issuer(), "{api}", api.URL).Replace(config)
+	for attempt := 1; ; attempt++ {
+		host := "localhost:" + freePort()
+		g.origin = "https://" + host
+		err := g.load(strings.ReplaceAll(config, "{host}", host))
+		if err == nil {
+			break
+		}
+		if attempt == 5 || !errors.Is(err, syscall.EADDRINUSE) { // somebody else was faster
+			t.Fatalf("starting Caddy: %v", err)
+		}
+	}
+	t.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			t.Errorf("stopping Caddy: %v", err)
+		}
+	})
 	return g
 }
 
-func (g *gateway) load(config string) {
+func (g *gateway) load(config string) error {
 	g.t.Helper()
 	adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), map[string]any{"filename": "Caddyfile"})
 	if err != nil {
 		g.t.Fatalf("adapting: %v\n%s", err, config)
 	}
-	if err := caddy.Load(adapted, true); err != nil {
-		g.t.Fatalf("starting Caddy: %v", err)
-	}
-	g.t.Cleanup(func() {
-		if err := caddy.Stop(); err != nil {
-			g.t.Errorf("stopping Caddy: %v", err)
-		}
-	})
+	return caddy.Load(adapted, true)
 }
 
 func (g *gateway) write(name string, content []byte) {
@@ -177,17 +193,20 @@ var overTLS = &http.Client{Transport: &http.Transport{
 	TLSClientConfig: &tls.Config{RootCAs: authority.Pool()}, DisableKeepAlives: true, DisableCompression: true,
 }}
 
-// reasons are the errors that the gateway has logged since so many bytes of its log,
-// without what differs from run to run.
-func (g *gateway) reasons(since int) []string {
+// answered is the message under which the log says why a request was refused, with
+// the code of the answer.
+const answered = "answered with an error"
+
+// reasons are the errors that the gateway has logged with a message since so many
+// bytes of its log, without what differs from run to run.
+func (g *gateway) reasons(since int, message string) []string {
 	g.t.Helper()
 	var list []string
 	for line := range strings.Lines(g.log()[since:]) {
-		var entry struct{ Logger, Error string }
-		if json.Unmarshal([]byte(line), &entry) != nil || !strings.Contains(entry.Logger, "bff") || entry.Error == "" {
-			continue
+		var entry struct{ Msg, Error string }
+		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == message {
+			list = append(list, strings.NewReplacer(g.as.Issuer(), "<issuer>", g.origin, "<site>").Replace(entry.Error))
 		}
-		list = append(list, strings.NewReplacer(g.as.Issuer(), "<issuer>", g.origin, "<site>").Replace(entry.Error))
 	}
 	return list
 }

@@ -65,6 +65,6 @@ func refreshRefused(s *scenario) {
 		s.t.Errorf("%d %s, session of %v, %d UserInfo requests, %d calls", p.StatusCode, p.body, s.user(), s.as.Count(astest.UserInfo), len(s.rs.Requests()))
 	}
 	s.see("`POST refresh` %d `%s`, the session is over, reason `%v`", p.StatusCode, p.code(), s.call(http.MethodGet, "/bff/session").json(s.t)["reason"])
-	s.because(since)
+	s.because(since, "refreshed tokens are of no use; the session ends")
 	s.counts(astest.Token, astest.UserInfo)
 }

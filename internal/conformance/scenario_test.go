@@ -37,12 +37,12 @@ func (s *scenario) see(format string, args ...any) {
 	s.seen = append(s.seen, fmt.Sprintf(format, args...))
 }
 
-// because notes the reason that operators find in the log for what was refused just
-// now, after so many bytes of it.
-func (s *scenario) because(since int) {
+// because notes the reason that operators find in the log, under a message, for what
+// was refused just now: after so many bytes of it.
+func (s *scenario) because(since int, message string) {
 	s.t.Helper()
 	for range 500 {
-		if list := s.reasons(since); len(list) > 0 {
+		if list := s.reasons(since, message); len(list) > 0 {
 			s.see("log: %s", list[0])
 			return
 		}
@@ -101,7 +101,7 @@ func (s *scenario) callback(way []*page) *page {
 			return p
 		}
 	}
-	s.t.Fatalf("the browser never came to the callback, but to %s: %v", way[len(way)-1].url.Path, s.reasons(0))
+	s.t.Fatalf("the browser never came to the callback, but to %s: %v", way[len(way)-1].url.Path, s.reasons(0, answered))
 	return nil
 }
 
@@ -113,7 +113,7 @@ func (s *scenario) signIn() {
 	last := way[len(way)-1]
 	user, _ := s.user()["sub"].(string)
 	if user != "alice" || last.StatusCode != http.StatusOK || last.url.Path != "/after" {
-		s.t.Errorf("not signed in: %d %s at %s: %v", last.StatusCode, last.code(), last.url.Path, s.reasons(0))
+		s.t.Errorf("not signed in: %d %s at %s: %v", last.StatusCode, last.code(), last.url.Path, s.reasons(0, answered))
 	}
 	s.see("callback %d, signed in as %s", s.callback(way).StatusCode, user)
 	s.useAPI(http.StatusOK)
@@ -182,7 +182,7 @@ func (s *scenario) refusal(status int, code string) {
 	way := s.login()
 	last := way[len(way)-1]
 	if last.StatusCode != status || last.code() != code {
-		s.t.Errorf("answered %d %s, want %d %s: %v", last.StatusCode, last.code(), status, code, s.reasons(since))
+		s.t.Errorf("answered %d %s, want %d %s: %v", last.StatusCode, last.code(), status, code, s.reasons(since, answered))
 	}
 	signedIn := "nobody is signed in"
 	if user := s.user(); user != nil {
@@ -190,7 +190,7 @@ func (s *scenario) refusal(status int, code string) {
 		s.t.Error(signedIn)
 	}
 	s.see("%s %d `%s`, %s", strings.TrimPrefix(last.url.Path, "/bff/"), last.StatusCode, last.code(), signedIn)
-	s.because(since)
+	s.because(since, answered)
 	s.useAPI(http.StatusUnauthorized)
 	if n := len(s.rs.Requests()); n != 0 {
 		s.t.Errorf("%d requests reached the resource server", n)
