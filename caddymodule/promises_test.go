@@ -76,7 +76,7 @@ func (b *bench) wantRefreshes(want int) {
 	}
 }
 
-// F101, RF-02: 200 parallel requests at the moment of expiry; the authorization
+// F101, RF-02, RF-13: 200 parallel requests at the moment of expiry; the authorization
 // server answers in 300 ms and revokes everything on reuse.
 func TestTwoHundredRequestsAtExpiry(t *testing.T) {
 	for name, hangUp := range map[string]bool{"all stay": false, "the one that triggered it hangs up": true} {

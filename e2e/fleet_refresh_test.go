@@ -45,7 +45,7 @@ func (f *fleet) refreshes(want int) {
 	}
 }
 
-// F101, F103: three instances, one session, 200 requests each at the moment of
+// F101, F103, RF-03: three instances, one session, 200 requests each at the moment of
 // expiry, whatever the authorization server takes for its answer.
 func TestFleetRefreshesOnce(t *testing.T) {
 	var wg sync.WaitGroup

@@ -171,6 +171,7 @@ func TestCallbackReplay(t *testing.T) {
 	}
 }
 
+// C302: a login waits ten minutes for its callback.
 func TestStaleLogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, astest.Options{})
