@@ -30,6 +30,22 @@ func parseBFF(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //
 //	bff [<matcher>] {
 //	    issuer              <url>
+//	    tenants             <id...>|*
+//	    metadata {
+//	        authorization_endpoint                <url>
+//	        token_endpoint                        <url>
+//	        jwks_uri                              <url>
+//	        revocation_endpoint                   <url>
+//	        introspection_endpoint                <url>
+//	        pushed_authorization_request_endpoint <url>
+//	        end_session_endpoint                  <url>
+//	        userinfo_endpoint                     <url>
+//	        scopes_supported                           <scope...>
+//	        id_token_signing_alg_values_supported      <algorithm...>
+//	        authorization_signing_alg_values_supported <algorithm...>
+//	        introspection_signing_alg_values_supported <algorithm...>
+//	        authorization_response_iss_parameter_supported
+//	    }
 //	    client_id           <id>
 //	    client_secret       <secret>
 //	    client_auth         <method> {
@@ -125,6 +141,11 @@ func (h *Handler) unmarshalOption(o *options) error {
 	switch o.name {
 	case "issuer":
 		return o.text(&h.Issuer)
+	case "tenants":
+		return o.list(&h.Tenants)
+	case "metadata":
+		h.Metadata = &MetadataOptions{}
+		return o.nested(h.Metadata.unmarshalOption)
 	case "client_id":
 		return o.text(&h.ClientID)
 	case "client_secret":

@@ -26,7 +26,7 @@ import (
 // is not known yet.
 func (h *Handler) check() error {
 	for _, check := range []func() error{
-		h.checkWords, h.checkDurations, h.checkClient, h.checkAuthorization, h.checkOrigins, h.checkPaths, h.checkCSRFHeader,
+		h.checkWords, h.checkDurations, h.checkClient, h.checkMetadata, h.checkAuthorization, h.checkOrigins, h.checkPaths, h.checkCSRFHeader,
 	} {
 		if err := check(); err != nil {
 			return err

@@ -40,6 +40,15 @@ type Handler struct {
 	// Issuer identifier of the authorization server. Required. Plain http is
 	// accepted on loopback only. Placeholders are replaced once, at load.
 	Issuer string `json:"issuer,omitempty"`
+	// Tenants makes Issuer one for the users of several tenants, such as Microsoft's
+	// https://login.microsoftonline.com/organizations/v2.0, whose tokens name the issuer
+	// of their own tenant: the tenant IDs that may sign in, or * for whoever has an
+	// account there. Placeholders as in Issuer. Default: none; the tokens of such an
+	// issuer are refused.
+	Tenants []string `json:"tenants,omitempty"`
+	// Metadata is the authorization server's metadata by hand; none is fetched. Default:
+	// it is found from Issuer.
+	Metadata *MetadataOptions `json:"metadata,omitempty"`
 	// ClientID is the client identifier. Required. Placeholders as in Issuer.
 	ClientID string `json:"client_id,omitempty"`
 	// ClientSecret is the client secret: {env.X} or {file.path}. A file is read

@@ -159,7 +159,7 @@ func (h *Handler) takeManager() error {
 		return fmt.Errorf("trust_ca: %w", err)
 	}
 	identity, err := json.Marshal([]any{
-		h.Issuer, h.ClientID, h.ClientSecret, h.ClientAuth, h.Name, h.Scope, h.Resource, h.AuthorizationParam, h.PAR, h.RequestObject, rootsSum,
+		h.Issuer, h.Tenants, h.Metadata, h.ClientID, h.ClientSecret, h.ClientAuth, h.Name, h.Scope, h.Resource, h.AuthorizationParam, h.PAR, h.RequestObject, rootsSum,
 		h.HTTPTimeout, h.Cookie, h.Session, h.Refresh, h.AccessToken, h.UserInfo, h.Logout.Revoke, h.Logout.IDTokenHint,
 	})
 	if err != nil {
@@ -201,7 +201,7 @@ func (h *Handler) takeCredentials() error {
 
 func (h *Handler) newManager(secret *configSecret, roots *x509.CertPool) (*session.Manager, error) {
 	cfg := oauth.Config{
-		Issuer: h.Issuer, ClientID: h.ClientID, AuthMethod: h.ClientAuth.method(),
+		Issuer: h.Issuer, Tenants: h.Tenants, Metadata: h.Metadata.oauth(), ClientID: h.ClientID, AuthMethod: h.ClientAuth.method(),
 		SigningKey: h.credentials.signingKey, Certificate: h.credentials.certificate,
 		Assertion: oauth.AssertionConfig{Audience: oauth.AssertionAudience(h.ClientAuth.Audience), Type: oauth.AssertionType(h.ClientAuth.Typ)},
 		Scope:     h.Scope, Resource: h.Resource, Params: h.AuthorizationParam, PAR: oauth.PARMode(h.PAR), RequestObject: oauth.RequestObjectMode(h.RequestObject),

@@ -40,14 +40,14 @@ func (h *Handler) replaced() []replaced {
 		// A file that is not known yet is some file.
 		text("client_auth key_file", &h.ClientAuth.KeyFile, "unknown"), text("client_auth key_id", &h.ClientAuth.KeyID, ""),
 		text("client_auth certificate", &h.ClientAuth.Certificate, "unknown"), text("client_auth private_key", &h.ClientAuth.PrivateKey, "unknown"),
-		list("scope", &h.Scope), list("resource", &h.Resource), list("trust_ca", &h.TrustCA), list("claims", &h.Claims), list("access_token audience", &h.AccessToken.Audience),
+		list("tenants", &h.Tenants), list("scope", &h.Scope), list("resource", &h.Resource), list("trust_ca", &h.TrustCA), list("claims", &h.Claims), list("access_token audience", &h.AccessToken.Audience),
 		list("trusted_origins", &h.TrustedOrigins),
 	}
 	origins := list("return_origins", &h.ReturnOrigins)
 	origins.forget = func() { // return_to may name one of them
 		h.ReturnOrigins, h.Logout.ReturnTo = nil, defaultAfterLogout
 	}
-	all = append(all, origins)
+	all = append(append(all, origins), h.Metadata.replaced()...)
 	for _, name := range slices.Sorted(maps.Keys(h.AuthorizationParam)) {
 		values := h.AuthorizationParam[name]
 		r := list("authorization_param "+name, &values)

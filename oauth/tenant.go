@@ -39,14 +39,14 @@ func newTenantIssuers(issuer string, tenants []string) (tenantIssuers, error) {
 	path, found := strings.CutPrefix(issuer, origin)
 	segment, rest, deeper := strings.Cut(path, "/")
 	if !found || segment == "" || !deeper || tenantID(segment) {
-		return tenantIssuers{}, errors.New("oauth: tenants are for an issuer such as https://login.microsoftonline.com/organizations/v2.0, which is for several of them")
+		return tenantIssuers{}, errors.New("oauth: tenants: the issuer is not one for several of them, such as https://login.microsoftonline.com/organizations/v2.0 is")
 	}
 	for _, tenant := range tenants {
 		if tenant != AnyTenant && !tenantID(tenant) {
-			return tenantIssuers{}, fmt.Errorf("oauth: tenant %q is not a tenant ID, which is a UUID in lower case", tenant)
+			return tenantIssuers{}, fmt.Errorf("oauth: tenants: %q is not a tenant ID, which is a UUID in lower case", tenant)
 		}
 		if tenant == AnyTenant && len(tenants) > 1 {
-			return tenantIssuers{}, errors.New("oauth: tenant * means all of them, and stands alone")
+			return tenantIssuers{}, errors.New("oauth: tenants: * means all of them, and stands alone")
 		}
 	}
 	return tenantIssuers{before: origin, after: "/" + rest, allowed: slices.Clone(tenants)}, nil

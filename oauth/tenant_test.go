@@ -251,10 +251,10 @@ func TestTenantsAreChecked(t *testing.T) {
 		{"https://as.test/common/v2.0", []string{""}, "is not a tenant ID"},
 		{"https://as.test/common/v2.0", []string{tenantA[:35] + "g"}, "is not a tenant ID"},
 		{"https://as.test/common/v2.0", []string{strings.ReplaceAll(tenantA, "-", "0")}, "is not a tenant ID"},
-		{"https://as.test", []string{tenantA}, "for several of them"},
-		{"https://as.test/", []string{tenantA}, "for several of them"},
-		{"https://as.test/common", []string{tenantA}, "for several of them"},
-		{"https://as.test/" + tenantA + "/v2.0", []string{tenantA}, "for several of them"},
+		{"https://as.test", []string{tenantA}, "is not one for several of them"},
+		{"https://as.test/", []string{tenantA}, "is not one for several of them"},
+		{"https://as.test/common", []string{tenantA}, "is not one for several of them"},
+		{"https://as.test/" + tenantA + "/v2.0", []string{tenantA}, "is not one for several of them"},
 	} {
 		_, err := New(Config{Issuer: tt.issuer, ClientID: "app", AuthMethod: AuthNone, Tenants: tt.tenants})
 		if (tt.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), tt.want) {
