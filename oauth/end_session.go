@@ -50,6 +50,19 @@ func (c *Client) LogoutHintClaim() string {
 	return ""
 }
 
+// ownLogout reports that the end-session endpoint is Amazon Cognito's, which is not
+// that of the specification: the page to return to is logout_uri, it has to be there,
+// and nothing else is taken (Amazon Cognito Developer Guide, "Logout endpoint"). The
+// issuer tells, since the endpoint may have any host.
+func (c *Client) ownLogout() bool {
+	u, err := url.Parse(c.cfg.Issuer)
+	if err != nil {
+		return false
+	}
+	host := strings.ToLower(u.Hostname())
+	return strings.HasPrefix(host, "cognito-idp.") && strings.HasSuffix(host, ".amazonaws.com")
+}
+
 // EndSessionOrigins returns the origins whose pages may hold the frame of a
 // front-channel logout: the issuer's, and that of the end-session endpoint where it
 // is another one and the metadata can be had. They are fit for a header.
@@ -73,7 +86,8 @@ func (c *Client) EndSessionOrigins(ctx context.Context) []string {
 
 // EndSessionURL returns the URL that ends the end user's session at the
 // authorization server, or "" when the metadata names no end-session endpoint.
-// Parameters that the endpoint has already are kept; client_id is always sent.
+// Parameters that the endpoint has already are kept; client_id is always sent. Amazon
+// Cognito gets what it wants instead, and gives no state back.
 // Errors: those of [Client.Metadata].
 func (c *Client) EndSessionURL(ctx context.Context, r EndSessionRequest) (string, error) {
 	md, err := c.Metadata(ctx)
@@ -93,6 +107,11 @@ func (c *Client) EndSessionURL(ctx context.Context, r EndSessionRequest) (string
 		if value != "" {
 			q.Set(name, value)
 		}
+	}
+	if c.ownLogout() {
+		set("logout_uri", r.PostLogoutRedirectURI)
+		u.RawQuery = q.Encode()
+		return u.String(), nil
 	}
 	set("id_token_hint", r.IDTokenHint.Reveal())
 	set("logout_hint", r.LogoutHint)

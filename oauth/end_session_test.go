@@ -5,6 +5,7 @@ package oauth
 
 import (
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -88,5 +89,30 @@ func TestEndSessionOrigins(t *testing.T) {
 	as.SetDown(true)
 	if got := newClient(t, as).EndSessionOrigins(t.Context()); len(got) != 1 || got[0] != as.Issuer() {
 		t.Errorf("without metadata: %q", got)
+	}
+}
+
+// Amazon Cognito has a logout endpoint of its own making: client_id and logout_uri,
+// and never a token in its URL.
+func TestCognitoLogout(t *testing.T) { // LO-01
+	t.Parallel()
+	for host, own := range map[string]bool{
+		"cognito-idp.eu-west-1.amazonaws.com": true, "cognito-idp.us-gov-west-1.amazonaws.com": true,
+		"cognito-idp.eu-west-1.amazonaws.com.evil.test": false, "evil-cognito-idp.amazonaws.com": false,
+	} {
+		as := astest.New(astest.Options{Host: host, Path: "/eu-west-1_AbCdEf", MetadataDoc: func(doc map[string]any) {
+			doc["end_session_endpoint"] = "https://login.example.com/logout"
+		}})
+		target, err := newClient(t, as).EndSessionURL(t.Context(), EndSessionRequest{
+			IDTokenHint: "token", PostLogoutRedirectURI: "https://app.test/bff/logout/callback", State: "s",
+		})
+		u, parseErr := url.Parse(target)
+		if err != nil || parseErr != nil {
+			t.Fatal(err, parseErr)
+		}
+		want := url.Values{"client_id": {"app"}, "logout_uri": {"https://app.test/bff/logout/callback"}}
+		if got := u.Query(); own != reflect.DeepEqual(got, want) || u.Host != "login.example.com" {
+			t.Errorf("%s: %s", host, target)
+		}
 	}
 }
