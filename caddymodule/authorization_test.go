@@ -83,14 +83,13 @@ func TestLoginBySignedRequest(t *testing.T) {
 	for _, par := range []string{"auto", "off"} {
 		keyFile := filepath.Join(t.TempDir(), "key.json")
 		writeKey(t, keyFile, astest.NewKey("ES256", "signs"))
-		var origin string
-		b := newBench(t, benchOptions{
+		var b *bench
+		b = newBench(t, benchOptions{
 			as: astest.Options{
-				PAR: true, RequireSignedRequest: true, AuthMethod: "client_secret_basic", ClientKeys: func() []byte { return fetch(t, origin+"/bff/jwks") },
+				PAR: true, RequireSignedRequest: true, AuthMethod: "client_secret_basic", ClientKeys: func() []byte { return b.fetch("/bff/jwks") },
 			},
 			bff: "client_auth client_secret_basic {\nkey_file " + keyFile + "\n}\nrequest_object required\npar " + par,
 		})
-		origin = b.origin()
 		c := b.browser().login()
 		if got := c.get("/bff/session", script...).json(t)["authenticated"]; got != true {
 			t.Errorf("par %s: not signed in", par)

@@ -18,12 +18,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/caddy-bff/caddy-bff/internal/astest"
+	"github.com/caddy-bff/caddy-bff/internal/redistest"
 )
 
 // glewlwyd is the authorization server of that name, in C, with a database of its
@@ -96,7 +98,7 @@ func startGlewlwyd(t *testing.T, accessTokenLife time.Duration, clients ...map[s
 	if out, err := database.CombinedOutput(); err != nil {
 		t.Fatalf("sqlite3: %v\n%s", err, out)
 	}
-	port := freePort(t)
+	port := strconv.Itoa(redistest.FreePort(t))
 	g := &glewlwyd{database: filepath.Join(dir, "database")}
 	g.base = g.record(t, "http://127.0.0.1:"+port)
 	g.issuer = g.base + "/api/glewlwyd"

@@ -8,12 +8,14 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/caddy-bff/caddy-bff/internal/astest"
+	"github.com/caddy-bff/caddy-bff/internal/redistest"
 )
 
 // glewlwydSite is a site of the gateway with a client of its own.
@@ -180,7 +182,7 @@ func TestGlewlwyd(t *testing.T) {
 	clients := make([]map[string]any, len(cases))
 	for i, c := range cases {
 		b := gateway
-		b.origin = "http://localhost:" + freePort(t)
+		b.origin = "http://localhost:" + strconv.Itoa(redistest.FreePort(t))
 		b.browser = newBrowser(t, b.origin)
 		b.resourceServer = startResourceServer(t)
 		sites[i] = &glewlwydSite{bench: &b, client: c.name}
