@@ -355,7 +355,10 @@ func (hd *handle) logFailure(r *http.Request, e *httpError, status int) {
 	if !hd.bff.logger.Enabled(r.Context(), level) {
 		return
 	}
-	hd.bff.logger.Log(r.Context(), level, "answered with an error", append(attrs, "error", fmt.Sprint(e.err))...)
+	if e.err != nil { // the code alone may say it all
+		attrs = append(attrs, "error", e.err.Error())
+	}
+	hd.bff.logger.Log(r.Context(), level, "answered with an error", attrs...)
 }
 
 // requestID is the identifier that Caddy gives the request: the placeholder

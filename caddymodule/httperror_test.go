@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -96,3 +97,12 @@ func TestHandlePrintsAConstant(t *testing.T) {
 }
 
 func contains(s, part string) bool { return lineWith(s, part) != "" }
+
+// An answer that needs no other reason than its code has none in the log.
+func TestErrorWithoutReasonInTheLog(t *testing.T) {
+	b := newBench(t, benchOptions{})
+	b.browser().get("/bff/nowhere").wantError(t, http.StatusNotFound, codeNotFound)
+	if line := lineWith(b.log(), `"error_code":"not_found"`); line == "" || strings.Contains(line, `"error":`) {
+		t.Errorf("the log says %q", line)
+	}
+}
