@@ -9,7 +9,7 @@ import (
 	"github.com/caddy-bff/caddy-bff/internal/astest"
 )
 
-// backChannelLogoutPlan covers LO-09 to LO-11 and LO-15 from outside.
+// backChannelLogoutPlan covers LO-08 to LO-11, LO-14 and LO-15 from outside.
 func backChannelLogoutPlan() plan {
 	const name = "oidcc-client-test-rp-backchannel-rpinitlogout"
 	claims := func(change map[string]any) func(*scenario) string {

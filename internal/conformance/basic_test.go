@@ -16,7 +16,8 @@ func basicSetting() setting {
 	return setting{as: astestOptions{Algorithm: "RS256", AuthMethod: "client_secret_basic"}, bff: "userinfo on"}
 }
 
-// basicPlan covers AR-01 to AR-03, ID-01 to ID-10 and ID-14 from outside.
+// basicPlan covers AR-01, ID-01 to ID-03, ID-05, ID-07 to ID-10, ID-14, JW-03 and
+// CA-02 from outside.
 func basicPlan() plan {
 	return plan{
 		name: "oidcc-client-basic-certification-test-plan", title: "Basic RP",

@@ -9,7 +9,7 @@ import (
 	"github.com/caddy-bff/caddy-bff/internal/astest"
 )
 
-// configPlan covers MD-01 to MD-04 and KY-03 from outside.
+// configPlan covers MD-01, MD-03 and JW-10 from outside.
 func configPlan() plan {
 	return plan{
 		name: "oidcc-client-config-certification-test-plan", title: "Config RP",

@@ -5,7 +5,7 @@ package conformance
 
 import "github.com/caddy-bff/caddy-bff/internal/astest"
 
-// dynamicPlan is not for this gateway, but for one of its modules: ID-16 from outside.
+// dynamicPlan is not for this gateway, but for one of its modules: ID-15 from outside.
 func dynamicPlan() plan {
 	const (
 		registration = "needs dynamic registration; a gateway is registered once, by its operator. Config RP asks the same of a client that is"

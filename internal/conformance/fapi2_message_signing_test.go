@@ -5,7 +5,7 @@ package conformance
 
 import "time"
 
-// messageSigningPlan covers PR-05 and PR-07 from outside.
+// messageSigningPlan covers PR-05 to PR-07 from outside.
 func messageSigningPlan() plan {
 	const elsewhere = "the suite leaves it out with signed responses, whose `iss` the modules `ensure-jarm` are about"
 	return plan{
@@ -14,7 +14,7 @@ func messageSigningPlan() plan {
 		variants: fapiVariants(func(set *setting) {
 			set.as.RequireSignedRequest, set.as.JARM = true, true
 			set.bff += "\nrequest_object required\nresponse_mode jwt"
-		}, nil),
+		}),
 		modules: append(signedResponses(elsewhere), signedResponseModules()...),
 	}
 }

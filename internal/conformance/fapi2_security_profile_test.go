@@ -15,17 +15,15 @@ import (
 // fapi begins the names of the modules of both plans.
 const fapi = "fapi2-security-profile-final-client-"
 
-const ofDPoP = "is about DPoP; these tokens are bound by mutual TLS"
-
-// securityProfilePlan covers PR-01 to PR-04, CA-03, CA-08, MT-01, CB-03 and ID-01 to
-// ID-10 from outside, as FAPI 2.0 has them.
+// securityProfilePlan covers PR-01, PR-02, CA-03, CA-08, MT-01, MD-09, TK-02, TK-03,
+// JW-02, CB-01 to CB-03 and ID-01 to ID-08 from outside, as FAPI 2.0 has them.
 func securityProfilePlan() plan {
 	return plan{
 		name: "fapi2-security-profile-final-client-test-plan", title: "FAPI 2.0 Security Profile client",
 		needs: "Needs `par required`, and `client_auth` by a key or a certificate, with the `certificate` that tokens are bound to; the `transport http` of `bff_proxy` shows the same one to the resource server. " +
 			"Client type `oidc`, profile `plain_fapi`: `plain_oauth` is not supported, since the ID token says who signed in. " +
 			"Every module is run with an authorization server that takes pushed requests alone, has its token endpoint behind `mtls_endpoint_aliases`, and publishes a decoy key with the same `kid`.",
-		variants: fapiVariants(func(*setting) {}, nil),
+		variants: fapiVariants(func(*setting) {}),
 		modules:  securityProfileModules(),
 	}
 }
@@ -34,7 +32,7 @@ func securityProfilePlan() plan {
 func securityProfileModules() []module {
 	return []module{
 		{name: fapi + "test-happy-path", sent: "what a good server sends", run: bound},
-		{name: fapi + "test-happy-path-no-dpop-nonce", sent: "no DPoP nonces", inapplicable: ofDPoP},
+		{name: fapi + "test-happy-path-no-dpop-nonce", sent: "no DPoP nonces"},
 		{name: fapi + "test-discovery-issuer-mismatch", sent: "metadata with another `issuer`", run: issuerMismatch, as: otherIssuer},
 		{
 			name: fapi + "test-invalid-iss", sent: "ID token with another `iss`", run: refused,
@@ -106,7 +104,7 @@ func securityProfileModules() []module {
 				o.TokenResponse = func(_ string, body map[string]any) { body["token_type"] = "bEARER" }
 			},
 		},
-		{name: fapi + "test-rs-dpop-auth-scheme-case-insensitivity", sent: "a DPoP challenge in other letters", inapplicable: ofDPoP},
+		{name: fapi + "test-rs-dpop-auth-scheme-case-insensitivity", sent: "a DPoP challenge in other letters"},
 		{
 			name: fapi + "refresh-token-test", sent: "the resource server answers 401 `invalid_token` until there have been two refreshes; each gives a new refresh token and no ID token (the suite runs this with the profile of Brazil alone)",
 			as: func(o *astestOptions) { o.NoRefreshedIDToken = true }, run: refreshedTwice,

@@ -14,11 +14,27 @@ var (
 	clientCertificate = authority.Issue("app")
 )
 
-// authentication is a way in which the client authenticates, and binding one in which
-// access tokens are bound to it.
+// authentication is a way in which the client authenticates.
 type authentication struct {
 	name, says string
 	apply      func(*setting)
+}
+
+// binding is one in which its access tokens are bound to it, and the modules that are
+// no question then, with the reason.
+type binding struct {
+	name, says string
+	apply      func(*setting)
+	without    map[string]string
+}
+
+// ofDPoP are the modules that tokens bound by mutual TLS leave out.
+func ofDPoP() map[string]string {
+	const why = "is about DPoP; these tokens are bound by mutual TLS"
+	return map[string]string{
+		fapi + "test-happy-path-no-dpop-nonce":               why,
+		fapi + "test-rs-dpop-auth-scheme-case-insensitivity": why,
+	}
 }
 
 // The variants are every authentication with every binding.
@@ -33,11 +49,11 @@ var (
 			set.as.Algorithm = "ES256"
 		}},
 	}
-	bindings = []authentication{
+	bindings = []binding{
 		{"mtls", "mutual TLS", func(set *setting) {
 			set.as.MTLSAliases, set.as.BindTokens = true, true
 			set.clientCertificate = clientCertificate
-		}},
+		}, ofDPoP()},
 	}
 )
 
@@ -69,12 +85,12 @@ func strictSetting(apply ...func(*setting)) setting {
 var decoy = astest.NewKey("RS256", "key-1")
 
 // fapiVariants are the variants of a plan that adds something to all of them.
-func fapiVariants(plan func(*setting), without map[string]string) (list []variant) {
+func fapiVariants(plan func(*setting)) (list []variant) {
 	for _, a := range authentications {
 		for _, b := range bindings {
 			list = append(list, variant{
 				name: a.name + "," + b.name, says: a.says + ", tokens bound by " + b.says,
-				setting: func() setting { return strictSetting(a.apply, b.apply, plan) }, without: without,
+				setting: func() setting { return strictSetting(a.apply, b.apply, plan) }, without: b.without,
 			})
 		}
 	}

@@ -39,7 +39,8 @@ type module struct {
 	bff string
 	// setting is used in place of the variant's; nil: that of the variant.
 	setting func() setting
-	// run goes through the scenario, judges, and says what it sees.
+	// run goes through the scenario, judges, and says what it sees; nil where every
+	// variant leaves the module out.
 	run func(*scenario)
 }
 
@@ -60,8 +61,8 @@ func TestPlans(t *testing.T) {
 		d.plan(&p)
 		t.Run(p.subtest(), func(t *testing.T) {
 			for _, m := range p.modules {
-				if m.inapplicable != "" {
-					d.row(&m, []sight{{missing: m.inapplicable}})
+				if why := p.leavesOut(&m); why != "" {
+					d.row(&m, []sight{{missing: why}})
 					continue
 				}
 				t.Run(m.name, func(t *testing.T) { d.row(&m, m.seeAll(t, &p)) })
@@ -78,6 +79,19 @@ func (p *plan) subtest() string {
 		return "in-no-plan"
 	}
 	return p.name
+}
+
+// leavesOut says why a module is run in no variant at all; "": it is run.
+func (p *plan) leavesOut(m *module) (why string) {
+	if m.inapplicable != "" {
+		return m.inapplicable
+	}
+	for _, v := range p.variants {
+		if why = v.without[m.name]; why == "" {
+			return ""
+		}
+	}
+	return why
 }
 
 // seeAll runs the module in every variant that the suite has it in.

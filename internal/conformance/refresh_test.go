@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-bff/caddy-bff/internal/astest"
 )
 
-// refreshPlan covers RF-01, RF-05, RF-06 and ID-13 from outside.
+// refreshPlan covers RF-01, RF-09 and ID-18 from outside.
 func refreshPlan() plan {
 	return plan{
 		name: "oidcc-client-refreshtoken-test-plan", title: "Refresh tokens",

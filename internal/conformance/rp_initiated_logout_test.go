@@ -9,7 +9,7 @@ import (
 	"github.com/caddy-bff/caddy-bff/internal/astest"
 )
 
-// rpInitiatedLogoutPlan covers LO-01 to LO-07 from outside.
+// rpInitiatedLogoutPlan covers LO-01 and LO-03 from outside.
 func rpInitiatedLogoutPlan() plan {
 	return plan{
 		name: "oidcc-client-rp-initiated-logout-rp-basic", title: "RP-Initiated Logout RP",
