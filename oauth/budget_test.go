@@ -138,3 +138,24 @@ func TestCandidatesAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// C1: keys that are for one tenant each do not have a token read once for each of them.
+func TestTenantsOfKeysCostOneReading(t *testing.T) {
+	key := astest.NewKey("ES256", "k")
+	s, err := parseJWS(key.Sign(key.Header("JWT"), map[string]any{"iss": "https://as.test/a", "groups": make([]int, maxForeignValues)}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := &keys{}
+	for range maxKeys {
+		set.list = append(set.list, verificationKey{issuer: "https://as.test/b", key: key.Private.Public()})
+	}
+	once := testing.AllocsPerRun(3, func() { _ = s.claimedIssuer() })
+	if all := testing.AllocsPerRun(3, func() {
+		if set.verify(s) {
+			t.Error("verified")
+		}
+	}); all > 1.5*once+100 {
+		t.Errorf("%v allocations, %v for one reading", all, once)
+	}
+}

@@ -55,12 +55,13 @@ const maxCandidates = 16
 // first maxCandidates of them. Several keys may share a key ID.
 func (k *keys) candidates(s *signed) []verificationKey {
 	var list []verificationKey
+	claimed := sync.OnceValue(s.claimedIssuer) // at most once, a stranger's token may have much in it
 	for _, v := range k.list {
 		if len(list) == maxCandidates {
 			break
 		}
 		if (s.kid == "" || v.kid == "" || v.kid == s.kid) && (v.alg == "" || v.alg == s.alg) && keyFits(s.alg, v.key) &&
-			(v.issuer == "" || v.issuer == s.claimedIssuer()) {
+			(v.issuer == "" || v.issuer == claimed()) {
 			list = append(list, v)
 		}
 	}
