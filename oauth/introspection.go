@@ -216,6 +216,13 @@ func (c *Client) readIntrospection(ctx context.Context, a *answer) (claims, erro
 	if !s.isType("token-introspection+jwt") {
 		return claims{}, errors.New("typ is not token-introspection+jwt")
 	}
+	md, err := c.Metadata(ctx)
+	if err == nil {
+		err = s.checkAlg(md.IntrospectionSigningAlgValuesSupported)
+	}
+	if err != nil {
+		return claims{}, err
+	}
 	if _, err := c.keys.verify(ctx, s, 0); err != nil {
 		return claims{}, err
 	}

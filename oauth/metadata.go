@@ -39,6 +39,9 @@ type Metadata struct {
 	// IntrospectionSigningAlgValuesSupported: there are signed introspection
 	// answers (RFC 9701 section 7).
 	IntrospectionSigningAlgValuesSupported []string
+	// UserInfoSigningAlgValuesSupported are for signed UserInfo answers (OpenID Connect
+	// Discovery section 3).
+	UserInfoSigningAlgValuesSupported []string
 	// AuthorizationResponseIssParameterSupported: every authorization response
 	// carries iss (RFC 9207 section 3).
 	AuthorizationResponseIssParameterSupported bool
@@ -305,6 +308,7 @@ func parseMetadata(data []byte, issuer string, mutualTLS bool) (*Metadata, error
 	md.RequirePushedAuthorizationRequests, _ = o.members["require_pushed_authorization_requests"].(bool)
 	md.RequireSignedRequestObject, _ = o.members["require_signed_request_object"].(bool)
 	md.RequestObjectSigningAlgValuesSupported = o.texts("request_object_signing_alg_values_supported")
+	md.UserInfoSigningAlgValuesSupported = o.texts("userinfo_signing_alg_values_supported")
 	md.AuthorizationSigningAlgValuesSupported = o.texts("authorization_signing_alg_values_supported")
 	aliases := &object{}
 	if members, ok := o.members["mtls_endpoint_aliases"].(map[string]any); ok && mutualTLS {

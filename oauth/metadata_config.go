@@ -47,6 +47,7 @@ func CheckMetadata(md *Metadata) error {
 	}{
 		{"id_token_signing_alg_values_supported", md.IDTokenSigningAlgValuesSupported},
 		{"introspection_signing_alg_values_supported", md.IntrospectionSigningAlgValuesSupported},
+		{"userinfo_signing_alg_values_supported", md.UserInfoSigningAlgValuesSupported},
 		{"authorization_signing_alg_values_supported", md.AuthorizationSigningAlgValuesSupported},
 	} {
 		for _, alg := range m.algs {
@@ -77,6 +78,7 @@ func (md *Metadata) configured(issuer string) (*Metadata, error) {
 		&own.ScopesSupported, &own.ResponseModesSupported, &own.TokenEndpointAuthMethodsSupported, &own.TokenEndpointAuthSigningAlgValuesSupported,
 		&own.CodeChallengeMethodsSupported, &own.IDTokenSigningAlgValuesSupported, &own.IntrospectionSigningAlgValuesSupported,
 		&own.RequestObjectSigningAlgValuesSupported, &own.AuthorizationSigningAlgValuesSupported,
+		&own.UserInfoSigningAlgValuesSupported,
 	} {
 		*list = slices.Clone(*list)
 	}

@@ -78,6 +78,7 @@ func TestConfiguredMetadataIsChecked(t *testing.T) { // MD-03, C308
 		"scopes_supported":                           func(md *Metadata) { md.ScopesSupported = []string{"a b"} },
 		"id_token_signing_alg_values_supported":      func(md *Metadata) { md.IDTokenSigningAlgValuesSupported = []string{"ES256", "none"} },
 		"introspection_signing_alg_values_supported": func(md *Metadata) { md.IntrospectionSigningAlgValuesSupported = []string{"HS256"} },
+		"userinfo_signing_alg_values_supported":      func(md *Metadata) { md.UserInfoSigningAlgValuesSupported = []string{"none"} },
 		"authorization_signing_alg_values_supported": func(md *Metadata) { md.AuthorizationSigningAlgValuesSupported = []string{"es256"} },
 	} {
 		md := byHand("https://as.test")

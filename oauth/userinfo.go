@@ -98,6 +98,13 @@ func (c *Client) readUserInfo(ctx context.Context, a *answer) (claims, error) {
 	if s.typ != "" && !s.isType("jwt") {
 		return claims{}, errors.New("it is another kind of token")
 	}
+	md, err := c.Metadata(ctx)
+	if err == nil {
+		err = s.checkAlg(md.UserInfoSigningAlgValuesSupported)
+	}
+	if err != nil {
+		return claims{}, err
+	}
 	if _, err := c.keys.verify(ctx, s, 0); err != nil {
 		return claims{}, err
 	}
