@@ -118,6 +118,7 @@ func TestEntraTenants(t *testing.T) {
 	as := newTenants(t)
 	b := newBench(t, benchOptions{server: as.Server, bff: "tenants " + tenantA + " " + tenantB})
 	a, other := b.browser().login(), b.browser()
+	a.alive("one tenant")
 	as.of(tenantB)
 	other.login()
 	for _, c := range []*browser{a, other} {
