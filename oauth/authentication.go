@@ -93,4 +93,34 @@ func essentialACR(claims string) ([]string, error) {
 	return values, nil
 }
 
+// ClaimsWithACR returns the claims parameter of a request with those Params, together
+// with Params of [Config], in which an acr that it asks for as essential has to be one
+// of other values; "" where it asks for none.
+func (c *Client) ClaimsWithACR(params url.Values, acr []string) (string, error) {
+	claims := params.Get("claims")
+	if claims == "" {
+		claims = c.cfg.Params.Get("claims")
+	}
+	if values, err := essentialACR(claims); err != nil || len(values) == 0 {
+		return "", err
+	}
+	request := make(map[string]json.RawMessage)
+	idToken := make(map[string]json.RawMessage)
+	err := json.Unmarshal([]byte(claims), &request)
+	if err == nil {
+		err = json.Unmarshal(request["id_token"], &idToken)
+	}
+	if err != nil {
+		return "", errMalformedClaims
+	}
+	if idToken["acr"], err = json.Marshal(map[string]any{"essential": true, "values": acr}); err == nil {
+		request["id_token"], err = json.Marshal(idToken)
+	}
+	if err != nil {
+		return "", err
+	}
+	out, err := json.Marshal(request)
+	return string(out), err
+}
+
 var errMalformedClaims = errors.New("claims is malformed")

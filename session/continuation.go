@@ -134,7 +134,7 @@ func (m *Manager) continued(ctx context.Context, site *Site, l *loginState, id *
 		return nil, nil
 	case err != nil:
 		return nil, err
-	case s.Subject() != id.Subject || s.seen.Load().facts.issuer != m.cfg.Issuer:
+	case s.Subject() != id.Subject || s.seen.Load().facts.issuer != id.Issuer:
 		return nil, nil
 	}
 	return s, nil
@@ -209,5 +209,5 @@ func (m *Manager) signedOutBefore(ctx context.Context, store *openedStore, f *fa
 	if f.loginSID == "" {
 		return nil
 	}
-	return m.endedMeanwhile(ctx, store, &facts{subject: f.subject, sid: f.loginSID}, issued, began)
+	return m.endedMeanwhile(ctx, store, &facts{issuer: f.issuer, subject: f.subject, sid: f.loginSID}, issued, began)
 }

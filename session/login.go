@@ -67,7 +67,10 @@ func (m *Manager) StartLogin(ctx context.Context, site *Site, req LoginRequest) 
 		t := req.Previous.ticket
 		l.previous = &t
 		if req.StepUp != nil {
-			params = l.stepUp(req.StepUp, asked, req.Previous.seen.Load().tokens, params)
+			var err error
+			if params, err = m.stepUp(l, &req, asked); err != nil {
+				return nil, err
+			}
 		}
 	}
 	sameSite := http.SameSiteLaxMode

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -184,27 +185,31 @@ func (s *Session) OpenStepUp(ctx context.Context, request string) (*StepUp, erro
 	return &asked.StepUp, nil
 }
 
-// stepUp has a login that is about to begin ask for more, and gives the parameters
-// that go on to the authorization server. What the configuration, or the browser,
-// asks of the user's authentication is not made less by it.
-func (l *loginState) stepUp(u *StepUp, asked oauth.Authentication, before *tokens, params url.Values) url.Values {
-	l.wanted, l.further = u, before.further
-	merged := url.Values{}
-	for name, values := range params {
-		merged[name] = values
-	}
-	strict := *u
+// stepUp has a login that is about to begin ask for what a resource server needs, and
+// gives the parameters that go on to the authorization server. A max_age that the
+// configuration, or the browser, asks for stays if it is shorter; acr values, also an
+// essential acr of claims, give way to those that are needed now.
+func (m *Manager) stepUp(l *loginState, req *LoginRequest, asked oauth.Authentication) (url.Values, error) {
+	l.wanted, l.further = req.StepUp, req.Previous.seen.Load().tokens.further
+	params := url.Values{}
+	maps.Copy(params, req.Params)
+	strict := *req.StepUp
 	if asked.MaxAge != nil && (strict.MaxAge == nil || *asked.MaxAge < *strict.MaxAge) {
 		strict.MaxAge = asked.MaxAge
 	}
+	l.maxAge = strict.MaxAge
 	if len(strict.ACRValues) > 0 {
 		l.acrValues = strict.ACRValues
+		claims, err := m.cfg.Client.ClaimsWithACR(params, strict.ACRValues)
+		if err != nil {
+			return nil, err
+		}
+		if claims != "" {
+			params.Set("claims", claims)
+		}
 	}
-	l.maxAge = strict.MaxAge
-	for name, values := range strict.Params() {
-		merged[name] = values
-	}
-	return merged
+	maps.Copy(params, strict.Params())
+	return params, nil
 }
 
 // scope is what the login asks for beside the configured scope.

@@ -177,6 +177,19 @@ func TestRequestOfAStepUp(t *testing.T) {
 			t.Error("the caller's parameters were changed")
 		}
 	}
+	// An essential acr goes before acr_values.
+	start, err := b.m.StartLogin(t.Context(), b.site, session.LoginRequest{
+		RedirectURI: callback, ReturnTo: "/", Previous: s, StepUp: gold(),
+		Params: url.Values{"claims": {`{"userinfo":{"email":null},"id_token":{"auth_time":null,"acr":{"essential":true,"value":"pwd"}}}`}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := url.Parse(start.AuthorizationURL)
+	const claims = `{"id_token":{"acr":{"essential":true,"values":["gold"]},"auth_time":null},"userinfo":{"email":null}}`
+	if err != nil || u.Query().Get("claims") != claims {
+		t.Errorf("%v: %v", err, u.Query())
+	}
 	long := &session.StepUp{ACRValues: []string{strings.Repeat("a", 512)}, Scope: []string{strings.Repeat("s", 512)}}
 	if _, err := b.m.StartLogin(t.Context(), b.site, session.LoginRequest{RedirectURI: callback, ReturnTo: "/" + strings.Repeat("x", 1000), Previous: s, StepUp: long}); err != nil {
 		t.Errorf("the largest step-up: %v", err)
