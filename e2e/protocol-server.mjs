@@ -97,6 +97,8 @@ function configuration(aliases) {
     rotateRefreshToken: true,
     issueRefreshToken: (ctx, client) => client.grantTypeAllowed('refresh_token'),
     ttl: { AccessToken: settings.accessTokenLife, IdToken: 300, RefreshToken: 3600, Session: 3600, Grant: 3600, Interaction: 60 },
+    // What resource servers go by, RFC 9470 section 6.
+    extraTokenClaims: (ctx) => ({ acr: (ctx.oidc.entities.AuthorizationCode ?? ctx.oidc.entities.RefreshToken)?.acr }),
     interactions: { url: (ctx, interaction) => `/test/interaction/${interaction.uid}`, policy },
     features: {
       devInteractions: { enabled: false },

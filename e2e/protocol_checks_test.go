@@ -198,8 +198,9 @@ func (s *protocolSite) informed(t *testing.T, j journal, typ string) {
 	}
 }
 
-// stepUp has the user sign in again: in a better way, in one that this user does not
-// have, in another one, and in the same one because it was long ago.
+// stepUp has the user sign in again: as a resource server demands, in another way,
+// as claims demand, in a way that this user does not have, and in the same one
+// because it was long ago.
 func stepUp(t *testing.T, s *protocolSite) {
 	first := s.session(t)
 	if first.User["acr"] != "silver" || first.User["email"] != "alice@example.test" {
@@ -216,17 +217,37 @@ func stepUp(t *testing.T, s *protocolSite) {
 		s.arrive(t, end)
 		return is
 	}
+	reaches := func(acr string, before, is sessionAnswer) {
+		t.Helper()
+		if is.User["acr"] != acr || is.Session.ID == before.Session.ID {
+			t.Fatalf("after a login for %s: %+v", acr, is)
+		}
+		if err := s.call(t.Context(), http.MethodGet, nil); err != nil {
+			t.Error(err)
+		}
+	}
 
-	if is := arrive("acr_values=silver"); is.Session.ID != first.Session.ID {
+	s.resourceServer.demand("gold")
+	demanded, err := s.browser.fetch(t.Context(), http.MethodGet, "/api/orders", nil)
+	var problem struct {
+		LoginURL string `json:"login_url"`
+	}
+	if err != nil || demanded.status != http.StatusUnauthorized || demanded.header.Get("X-BFF-Error") != "step_up_required" ||
+		json.Unmarshal(demanded.body, &problem) != nil {
+		t.Fatalf("where the resource server demands gold: %s, %v", demanded, err)
+	}
+	s.arrive(t, s.navigate(t, problem.LoginURL+"&return_to="+url.QueryEscape("/orders?page=2"), ""))
+	stepped := s.session(t)
+	reaches("gold", first, stepped)
+	s.resourceServer.demand("")
+
+	if is := arrive("acr_values=gold"); is.Session.ID != stepped.Session.ID {
 		t.Error("a login that asked for what there is made another session")
 	}
+	lower := arrive("acr_values=silver")
+	reaches("silver", stepped, lower)
 	gold := arrive("claims=" + url.QueryEscape(`{"id_token":{"acr":{"essential":true,"values":["gold"]}}}`))
-	if gold.User["acr"] != "gold" || gold.Session.ID == first.Session.ID {
-		t.Fatalf("after a login with an essential acr: %+v", gold)
-	}
-	if err := s.call(t.Context(), http.MethodGet, nil); err != nil {
-		t.Error(err)
-	}
+	reaches("gold", lower, gold)
 	is, end := login("acr_values=platinum")
 	if end.status != http.StatusBadGateway || !strings.HasPrefix(end.url.String(), s.origin+"/bff/callback") {
 		t.Errorf("a login that did not reach what it asked for ended at %s with %d", end.url, end.status)
@@ -245,9 +266,11 @@ func stepUp(t *testing.T, s *protocolSite) {
 	}
 
 	pushes := s.seen(t).route("pushed_authorization_request")
-	for i, want := range []struct{ acr, maxAge string }{{"silver", "3600"}, {"", "3600"}, {"platinum", "3600"}, {"silver", "3600"}, {"silver", "1"}} {
-		if len(pushes) != 5 || pushes[i].Params.ACRValues != want.acr || fmt.Sprint(pushes[i].Params.MaxAge) != want.maxAge ||
-			strings.Contains(pushes[i].Params.Claims, "gold") != (i == 1) {
+	for i, want := range []struct{ acr, maxAge string }{
+		{"silver", "3600"}, {"gold", "3600"}, {"silver", "3600"}, {"", "3600"}, {"platinum", "3600"}, {"silver", "3600"}, {"silver", "1"},
+	} {
+		if len(pushes) != 7 || pushes[i].Params.ACRValues != want.acr || fmt.Sprint(pushes[i].Params.MaxAge) != want.maxAge ||
+			strings.Contains(pushes[i].Params.Claims, "gold") != (i == 3) {
 			t.Fatalf("pushed: %s", pushes)
 		}
 	}

@@ -169,7 +169,8 @@ func protocolCases(issued, selfSigned *astest.Certificate) []protocolCase {
 			logoutAtServer: true,
 		},
 		{
-			name:   "acr, max_age, claims",
+			name:   "step-up, acr, max_age, claims",
+			proxy:  "step_up\n",
 			client: map[string]any{"require_pushed_authorization_requests": true, "default_max_age": 3600},
 			options: secret + jwt + "claims *\nauthorization_param max_age 3600\nauthorization_param acr_values silver\n" +
 				"authorization_param claims `{\"id_token\":{\"email\":null}}`\nlogin_param acr_values max_age claims\n",

@@ -36,6 +36,7 @@ type resourceServer struct {
 	keys      map[string]*rsa.PublicKey
 	tokens    map[string]bool // every access token that was accepted
 	refused   map[string]bool // tokens that it acts as if they were revoked
+	acr       string          // how users have to have signed in, if it matters
 	reasons   []string        // why requests were answered 401
 	forbidden []string        // headers that should never have come here
 }
@@ -46,6 +47,7 @@ type accessTokenClaims struct {
 	Audience any    `json:"aud"`
 	ID       string `json:"jti"`
 	Expiry   int64  `json:"exp"`
+	ACR      string `json:"acr"` // RFC 9470 section 6
 
 	Confirmation struct {
 		Certificate string `json:"x5t#S256"` // RFC 8705 section 3.1
@@ -75,6 +77,13 @@ func (rs *resourceServer) refuse() {
 	for token := range rs.tokens {
 		rs.refused[token] = true
 	}
+}
+
+// demand makes the server ask for an authentication of that class (RFC 9470).
+func (rs *resourceServer) demand(acr string) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.acr = acr
 }
 
 // generations is how many different access tokens were accepted.
@@ -119,6 +128,11 @@ func (rs *resourceServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rs.tokens[token] = true
+	if rs.acr != "" && claims.ACR != rs.acr {
+		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer error="insufficient_user_authentication", acr_values=%q`, rs.acr))
+		http.Error(w, "sign in in another way", http.StatusUnauthorized)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(map[string]string{"sub": claims.Subject, "body": string(body)})
 }
