@@ -57,7 +57,7 @@ async function until(what, wanted, ms) {
   const end = Date.now() + ms;
   for (;;) {
     const now = await counters();
-    if (wanted(now)) return now;
+    if (await wanted(now)) return now;
     expect(`${what} did not happen within ${ms} ms`, Date.now() < end, { ...now, status: await status() });
     await pause(100);
   }
@@ -112,10 +112,10 @@ async function walk() {
   // A token may be replaced in the moment in which it is revoked: then nobody is refused.
   const healed = (c) => c.refused > minute.refused && c.refreshes > minute.refreshes;
   let pressed = 0;
-  await until('the refusal and the refresh', (c) => {
+  await until('the refusal and the refresh', async (c) => {
     if (!healed(c) && Date.now() - pressed > 4_000) {
       pressed = Date.now();
-      press('#revoke');
+      await press('#revoke');
     }
     return healed(c);
   }, 15_000);
