@@ -23,7 +23,9 @@ type Fault struct {
 	// "-OOM command not allowed". In a transaction the whole of it fails, as
 	// with the server.
 	Answer string
-	// Delay is how long the command is held up, and all that come after it.
+	// Delay is how long the command is on its way to the server. As on a long
+	// line, those that come after it do not overtake it, and the delays of several
+	// do not add up.
 	Delay time.Duration
 }
 
@@ -166,8 +168,17 @@ func (c *proxyConn) close() {
 	_ = c.server.Close()
 }
 
-func (c *proxyConn) requests() {
-	defer c.close()
+// request is a command on its way to the server.
+type request struct {
+	command []string
+	raw     []byte
+	fault   Fault
+	arrival time.Time
+}
+
+// read takes in what the client asks, until the connection ends.
+func (c *proxyConn) read(requests chan<- request, gone <-chan struct{}) {
+	defer close(requests)
 	r := bufio.NewReader(c.client)
 	for {
 		f, err := readFrame(r)
@@ -179,31 +190,48 @@ func (c *proxyConn) requests() {
 			return
 		}
 		fault := c.p.fault(command)
-		if fault.Delay > 0 {
-			time.Sleep(fault.Delay)
-		}
 		c.p.whileDead()
-		if fault.LoseRequest {
+		select {
+		case requests <- request{command, f.raw, fault, time.Now().Add(fault.Delay)}:
+		case <-gone:
+			return
+		}
+		if fault.LoseRequest { // the connection ends with it
+			return
+		}
+	}
+}
+
+// requests passes on what the client asks.
+func (c *proxyConn) requests() {
+	defer c.close()
+	requests, gone := make(chan request, 1000), make(chan struct{})
+	defer close(gone)
+	c.p.wg.Go(func() { c.read(requests, gone) })
+	for r := range requests {
+		time.Sleep(time.Until(r.arrival))
+		c.p.whileDead()
+		if r.fault.LoseRequest {
 			return
 		}
 		switch {
-		case command[0] == "MULTI":
+		case r.command[0] == "MULTI":
 			c.inside, c.aborted = true, false
-		case command[0] == "EXEC" && c.inside:
+		case r.command[0] == "EXEC" && c.inside:
 			c.inside = false
 			if c.aborted {
-				f.raw = encodeCommand([]string{"DISCARD"})
+				r.raw = encodeCommand([]string{"DISCARD"})
 			}
 		}
-		if fault.Answer != "" {
+		if r.fault.Answer != "" {
 			c.aborted = c.aborted || c.inside
-			if !c.expect(pendingReply{answer: fault.Answer}) {
+			if !c.expect(pendingReply{answer: r.fault.Answer}) {
 				return
 			}
 			continue
 		}
-		reply := pendingReply{lose: fault.LoseReply}
-		if command[0] == "EXEC" && c.aborted {
+		reply := pendingReply{lose: r.fault.LoseReply}
+		if r.command[0] == "EXEC" && c.aborted {
 			c.aborted = false
 			reply.answer = "-EXECABORT Transaction discarded because of previous errors."
 			reply.lose = true // the answer to DISCARD is ours
@@ -215,7 +243,7 @@ func (c *proxyConn) requests() {
 		} else if !c.expect(reply) {
 			return
 		}
-		if _, err := c.server.Write(f.raw); err != nil {
+		if _, err := c.server.Write(r.raw); err != nil {
 			return
 		}
 	}
