@@ -5,6 +5,7 @@ package redisstore_test
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -36,7 +37,19 @@ func TestCoherence(t *testing.T) {
 		states[i] = state{rev: 1, at: time.Now()}
 	}
 	const bound = time.Second
-	var loads, changes, late atomic.Int64
+	var loads, changes, late, unavailable atomic.Int64
+	load := func(s *redisstore.Store, rec *session.Record) *session.Record {
+		got, err := s.Load(t.Context(), rec.Key)
+		switch {
+		case err == nil:
+			return got
+		case errors.Is(err, session.ErrStoreUnavailable): // where this machine has other things to do as a connection breaks
+			unavailable.Add(1)
+		default:
+			t.Errorf("load: %v", err)
+		}
+		return nil
+	}
 	end := time.Now().Add(4 * time.Second)
 	var wg sync.WaitGroup
 	// now and then the connections break
@@ -50,14 +63,13 @@ func TestCoherence(t *testing.T) {
 		for i, rec := range records {
 			wg.Go(func() { // writes
 				for time.Now().Before(end) {
-					old, err := s.Load(t.Context(), rec.Key)
-					if err != nil {
-						t.Errorf("load: %v", err)
-						return
+					old := load(s, rec)
+					if old == nil {
+						continue
 					}
 					next := old.Next()
 					storetest.Fill(next, 500)
-					err = s.Replace(t.Context(), old, next)
+					err := s.Replace(t.Context(), old, next)
 					stored := time.Now()
 					if err == nil {
 						changes.Add(1)
@@ -67,8 +79,8 @@ func TestCoherence(t *testing.T) {
 							st.rev, st.at = next.Rev, stored
 						}
 						st.mu.Unlock()
-						if got, err := s.Load(t.Context(), rec.Key); err != nil || got.Rev < next.Rev {
-							t.Errorf("after an own write of %d: %v, %v", next.Rev, got, err)
+						if got := load(s, rec); got != nil && got.Rev < next.Rev {
+							t.Errorf("after an own write of %d: %v", next.Rev, got)
 						}
 					} else if !errors.Is(err, session.ErrConflict) && !errors.Is(err, session.ErrStoreUnavailable) {
 						t.Errorf("replace: %v", err)
@@ -83,10 +95,9 @@ func TestCoherence(t *testing.T) {
 					st.mu.Lock()
 					stored, at := st.rev, st.at
 					st.mu.Unlock()
-					got, err := s.Load(t.Context(), rec.Key)
-					if err != nil {
-						t.Errorf("load: %v", err)
-						return
+					got := load(s, rec)
+					if got == nil {
+						continue
 					}
 					loads.Add(1)
 					if got.Rev < seen {
@@ -111,6 +122,9 @@ func TestCoherence(t *testing.T) {
 	t.Logf("%d loads, %d changes, %d loads saw a change late", loads.Load(), changes.Load(), late.Load())
 	if loads.Load() < 1000 || changes.Load() < 100 {
 		t.Error("too little happened to show anything")
+	}
+	if n := unavailable.Load(); n > loads.Load()/100 {
+		t.Errorf("%d loads failed", n)
 	}
 }
 
@@ -198,14 +212,15 @@ func TestWatchOverInstances(t *testing.T) {
 	server := redistest.Start(t)
 	for name, c := range map[string]struct {
 		uncached bool
-		bound    time.Duration
-	}{"told": {false, 200 * time.Millisecond}, "looking": {true, time.Second}} {
+		mostly   time.Duration
+	}{"told": {false, 50 * time.Millisecond}, "looking": {true, time.Second}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := alone(at(t, server.Address()))
 			o.NoClientCache = c.uncached
 			watcher, writer := open(t, o), open(t, o)
 			rec := createAll(t, writer, 1)[0]
+			var took []time.Duration
 			for range 5 {
 				if _, err := watcher.Load(t.Context(), rec.Key); err != nil {
 					t.Fatal(err)
@@ -222,11 +237,13 @@ func TestWatchOverInstances(t *testing.T) {
 				}
 				stored := time.Now()
 				<-changed
-				if took := time.Since(stored); took > c.bound {
-					t.Errorf("heard after %s", took)
-				}
+				took = append(took, time.Since(stored))
 				stop()
 				rec = next
+			}
+			slices.Sort(took)
+			if took[2] > c.mostly || took[4] > answered { // half of them, and all
+				t.Errorf("heard after %s", took)
 			}
 		})
 	}
