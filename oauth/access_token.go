@@ -42,6 +42,9 @@ type Verdict struct {
 	// KeySetGeneration is the generation of the key set that was asked.
 	KeySetGeneration uint64
 
+	// certificate is the thumbprint of the client certificate that the token is bound
+	// to; "" for none.
+	certificate string
 	// recheck is when an introspection has to be repeated; zero without one.
 	recheck time.Time
 	// provisional is when the question is worth asking again: the token is taken
@@ -74,10 +77,19 @@ const (
 // A token that was got for one resource server alone has an audience of its own:
 // it takes the place of [Config].Audience where that is given, and in mode jwt.
 //
-// Errors: [ErrAccessToken], [ErrAccessTokenExpired]; in mode jwt also
+// Errors: [ErrAccessToken], [ErrAccessTokenExpired], [ErrConfirmation]; in mode jwt also
 // [ErrKeysUnavailable]; in mode introspection, where nothing was said of the token,
 // that, [ErrUnsupported], [ErrUnusable] or an [*Error].
+//
+// Unless the mode is expiry, a token that is bound to something (cnf) is good only
+// if that is the certificate of the client.
 func (c *Client) CheckAccessToken(ctx context.Context, raw Secret, mode ValidateMode, audience ...string) (*Verdict, error) {
+	return c.CheckBoundAccessToken(ctx, raw, nil, mode, audience...)
+}
+
+// CheckBoundAccessToken is [Client.CheckAccessToken] for an access token that was
+// got with a key: it may be bound to that, and to no other.
+func (c *Client) CheckBoundAccessToken(ctx context.Context, raw Secret, key *DPoPKey, mode ValidateMode, audience ...string) (*Verdict, error) {
 	if raw == "" {
 		return nil, fmt.Errorf("%w: empty", ErrAccessToken)
 	}
@@ -88,24 +100,27 @@ func (c *Client) CheckAccessToken(ctx context.Context, raw Secret, mode Validate
 	case ValidateExpiry:
 		return &Verdict{KeySetGeneration: c.keys.generation()}, nil
 	case ValidateJWT:
-		return c.checkJWT(ctx, raw, audience)
+		return c.checkJWT(ctx, raw, key, audience)
 	case ValidateIntrospection:
-		return c.checkIntrospected(ctx, raw, audience)
+		return c.checkIntrospected(ctx, raw, key, audience)
 	case ValidateAuto:
-		return c.checkAuto(ctx, raw, audience)
+		return c.checkAuto(ctx, raw, key, audience)
 	}
 	return nil, fmt.Errorf("oauth: unknown validation mode %q", mode)
 }
 
 // VerdictCurrent says whether a verdict still holds at now: inside the token's
-// time window, and with the key set that it was made with. It makes no call and
-// takes no lock.
+// time window, with the key set and the client certificate that it was made with. It
+// makes no call, and takes no lock unless the token is bound to that certificate.
 func (c *Client) VerdictCurrent(v *Verdict, now time.Time) bool {
 	if v == nil || v.KeySetGeneration != c.keys.generation() {
 		return false
 	}
 	if !v.provisional.IsZero() && !now.Before(v.provisional) {
 		return false
+	}
+	if v.certificate != "" && v.certificate != c.certificateThumbprint() {
+		return false // that of the client has changed, and the resource server would see another
 	}
 	if !v.recheck.IsZero() && !now.Before(v.recheck) {
 		return false
@@ -117,15 +132,15 @@ func (c *Client) VerdictCurrent(v *Verdict, now time.Time) bool {
 }
 
 // checkJWT is mode jwt.
-func (c *Client) checkJWT(ctx context.Context, raw Secret, audience []string) (*Verdict, error) {
-	v, _, err := c.readJWT(raw, audience, parseClaims, func(s *signed, _ claims) (uint64, error) { return c.keys.verify(ctx, s, 0) })
+func (c *Client) checkJWT(ctx context.Context, raw Secret, key *DPoPKey, audience []string) (*Verdict, error) {
+	v, _, err := c.readJWT(raw, key, audience, parseClaims, func(s *signed, _ claims) (uint64, error) { return c.keys.verify(ctx, s, 0) })
 	return v, err
 }
 
 // readJWT reads a JWT access token as RFC 9068 section 4 describes it. parse reads
 // its claims. verify says whether the issuer signed it, and by which generation of
 // keys; the claims that it gets may be anybody's.
-func (c *Client) readJWT(raw Secret, audience []string, parse func([]byte) (claims, error), verify func(*signed, claims) (uint64, error)) (*Verdict, claims, error) {
+func (c *Client) readJWT(raw Secret, key *DPoPKey, audience []string, parse func([]byte) (claims, error), verify func(*signed, claims) (uint64, error)) (*Verdict, claims, error) {
 	refused := func(err error) (*Verdict, claims, error) {
 		return nil, claims{}, fmt.Errorf("%w: %w", ErrAccessToken, err)
 	}
@@ -156,12 +171,12 @@ func (c *Client) readJWT(raw Secret, audience []string, parse func([]byte) (clai
 	if _, err := cl.subject(); err != nil {
 		return refused(err)
 	}
-	v, err := c.accessTokenVerdict(cl, audience, generation)
+	v, err := c.accessTokenVerdict(cl, key, audience, generation)
 	return v, cl, err
 }
 
 // checkAuto is mode auto.
-func (c *Client) checkAuto(ctx context.Context, raw Secret, audience []string) (*Verdict, error) {
+func (c *Client) checkAuto(ctx context.Context, raw Secret, key *DPoPKey, audience []string) (*Verdict, error) {
 	opaque := &Verdict{KeySetGeneration: c.keys.generation()}
 	s, err := parseJWS(raw.Reveal())
 	if err != nil || (s.typ != "" && !s.isType("jwt") && !s.isType("at+jwt")) {
@@ -191,12 +206,12 @@ func (c *Client) checkAuto(ctx context.Context, raw Secret, audience []string) (
 	if !s.isType("at+jwt") && cl.has("events") {
 		return nil, fmt.Errorf("%w: it is a logout token", ErrAccessToken)
 	}
-	return c.accessTokenVerdict(cl, audience, generation)
+	return c.accessTokenVerdict(cl, key, audience, generation)
 }
 
 // accessTokenVerdict judges the claims of a JWT of the issuer's keys, or of an
 // introspection answer.
-func (c *Client) accessTokenVerdict(cl claims, audience []string, generation uint64) (*Verdict, error) {
+func (c *Client) accessTokenVerdict(cl claims, key *DPoPKey, audience []string, generation uint64) (*Verdict, error) {
 	refused := func(err error) error { return fmt.Errorf("%w: %w", ErrAccessToken, err) }
 	now := time.Now()
 	if iss, err := cl.text("iss"); err != nil || (cl.has("iss") && !c.issuesAccessToken(iss)) {
@@ -212,6 +227,9 @@ func (c *Client) accessTokenVerdict(cl claims, audience []string, generation uin
 	}
 	if v.NotBefore, _, err = cl.notYet(now, c.cfg.Leeway); err != nil {
 		return nil, refused(err)
+	}
+	if v.certificate, err = c.checkConfirmation(cl, key); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfirmation, err)
 	}
 	found, err := cl.hasAudience(audience)
 	if err != nil {

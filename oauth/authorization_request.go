@@ -24,6 +24,7 @@ type AuthorizationRequest struct {
 	Params       url.Values // further parameters: prompt, login_hint, max_age, ...
 	ResponseMode string     // one of [ResponseModes], or "" for the server's default (query)
 	Scope        []string   // beside that of [Config]; tokens that pass [CheckScope]
+	DPoPKey      *DPoPKey   // the code is bound to it (RFC 9449 section 10); nil: to none
 }
 
 // reservedParams are the parameters of an authorization request that this package
@@ -31,7 +32,7 @@ type AuthorizationRequest struct {
 var reservedParams = map[string]bool{
 	"response_type": true, "client_id": true, "redirect_uri": true, "scope": true, "state": true,
 	"nonce": true, "code_challenge": true, "code_challenge_method": true, "response_mode": true,
-	"request": true, "request_uri": true, "client_secret": true,
+	"request": true, "request_uri": true, "client_secret": true, "dpop_jkt": true,
 }
 
 // AuthorizationURL returns the URL to send the browser to. Where [Config].PAR says
@@ -40,7 +41,7 @@ var reservedParams = map[string]bool{
 // are kept (RFC 6749 section 3.1). Params of the request win over those of
 // [Config]; resource indicators of [Config].Resource come beside those that Params
 // name. Errors: that of [Client.Metadata]; [ErrUnsupported] when the metadata rules
-// out PKCE with S256, the response mode, or what Config demands; an [*Error] when
+// out PKCE with S256, DPoP with ES256, the response mode, or what Config demands; an [*Error] when
 // the request could not be pushed; others for an incomplete request.
 func (c *Client) AuthorizationURL(ctx context.Context, r AuthorizationRequest) (string, error) {
 	md, err := c.Metadata(ctx)
@@ -68,7 +69,7 @@ func (c *Client) AuthorizationURL(ctx context.Context, r AuthorizationRequest) (
 	for name := range params {
 		q.Del(name) // there once, here or in what is pushed
 	}
-	if params, err = c.dispatch(ctx, md, params); err != nil {
+	if params, err = c.dispatch(ctx, md, params, r.DPoPKey); err != nil {
 		return "", err
 	}
 	for name, values := range params {
@@ -80,7 +81,7 @@ func (c *Client) AuthorizationURL(ctx context.Context, r AuthorizationRequest) (
 
 // dispatch signs the parameters of a request and pushes them, where that is wanted,
 // and returns those that are left for the browser.
-func (c *Client) dispatch(ctx context.Context, md *Metadata, params url.Values) (url.Values, error) {
+func (c *Client) dispatch(ctx context.Context, md *Metadata, params url.Values, key *DPoPKey) (url.Values, error) {
 	signs, err := c.signsRequests(md)
 	if err != nil {
 		return nil, err
@@ -93,7 +94,7 @@ func (c *Client) dispatch(ctx context.Context, md *Metadata, params url.Values) 
 		}
 		outer = url.Values{"client_id": {c.cfg.ClientID}, "request": {object.Reveal()}}
 	}
-	requestURI, err := c.push(ctx, md, outer)
+	requestURI, err := c.push(ctx, md, outer, key)
 	switch {
 	case err != nil:
 		return nil, err
@@ -131,6 +132,9 @@ func (c *Client) authorizationParams(scope []string, r *AuthorizationRequest) ur
 	challenge := sha256.Sum256([]byte(r.CodeVerifier.Reveal()))
 	q.Set("code_challenge", base64.RawURLEncoding.EncodeToString(challenge[:]))
 	q.Set("code_challenge_method", "S256")
+	if r.DPoPKey != nil {
+		q.Set("dpop_jkt", r.DPoPKey.thumbprint)
+	}
 	if r.ResponseMode != "" && r.ResponseMode != "query" {
 		q.Set("response_mode", r.ResponseMode)
 	}
@@ -174,6 +178,9 @@ func (r *AuthorizationRequest) check(md *Metadata, openid bool) error {
 	}
 	if methods := md.CodeChallengeMethodsSupported; len(methods) > 0 && !slices.Contains(methods, "S256") {
 		return fmt.Errorf("%w: PKCE with S256", ErrUnsupported)
+	}
+	if algs := md.DPoPSigningAlgValuesSupported; r.DPoPKey != nil && len(algs) > 0 && !slices.Contains(algs, dpopAlg) {
+		return fmt.Errorf("%w: DPoP with %s", ErrUnsupported, dpopAlg)
 	}
 	if r.ResponseMode != "" && !slices.Contains(ResponseModes(), r.ResponseMode) {
 		return fmt.Errorf("oauth: unknown response mode %q", r.ResponseMode)

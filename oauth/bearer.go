@@ -68,7 +68,7 @@ func (c *Client) jwtBearer(ctx context.Context, raw Secret, audience []string) (
 	if known != nil && c.VerdictCurrent(known.verdict, time.Now()) {
 		return known, nil
 	}
-	v, cl, err := c.readJWT(raw, audience, parseForeignClaims, func(s *signed, cl claims) (uint64, error) {
+	v, cl, err := c.readJWT(raw, nil, audience, parseForeignClaims, func(s *signed, cl claims) (uint64, error) {
 		issued, err := cl.date("iat")
 		if err != nil {
 			return 0, err
@@ -103,7 +103,7 @@ func (c *Client) introspectedBearer(ctx context.Context, raw Secret, audience []
 	if err != nil {
 		return nil, err
 	}
-	v, err := c.introspectionVerdict(a, audience)
+	v, err := c.introspectionVerdict(a, nil, audience)
 	if err != nil {
 		return nil, err
 	}

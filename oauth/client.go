@@ -63,6 +63,9 @@ type Config struct {
 	PAR PARMode
 	// RequestObject says when they are signed. Default: RequestObjectAuto.
 	RequestObject RequestObjectMode
+	// DPoP has the tokens of new logins bound to a key of their own (RFC 9449): see
+	// [Client.DPoP]. It changes nothing for those that are there.
+	DPoP bool
 	// HTTP is the client for calls to the authorization server. It is copied;
 	// redirects are never followed and cookies never kept. Default: one over
 	// [NewTransport].
@@ -108,6 +111,8 @@ type Client struct {
 	introspections introspections
 	bearers        bearers
 	tenants        tenantIssuers
+	// What servers told that take DPoP proofs.
+	authorizationServers, resourceServers dpopServers
 }
 
 // New checks cfg and returns a Client. It makes no network call.

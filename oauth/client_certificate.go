@@ -41,8 +41,9 @@ type ClientCertificate struct {
 
 // shownCertificate is one state of the files.
 type shownCertificate struct {
-	pair      *tls.Certificate
-	published publishedKey
+	pair       *tls.Certificate
+	published  publishedKey
+	thumbprint string // SHA-256, in base64url: x5t#S256
 }
 
 // NewClientCertificate reads the certificate and its key. An error names the
@@ -79,9 +80,10 @@ func parseCertificate(contents [][]byte) (*shownCertificate, error) {
 	// A renewed certificate may have the old key, and then has its thumbprint too.
 	both := sha256.Sum256([]byte(thumbprint + string(sum[:])))
 	kid := base64.RawURLEncoding.EncodeToString(both[:])
-	jwk["kid"], jwk["use"], jwk["x5c"], jwk["x5t#S256"] = kid, "sig", chain, base64.RawURLEncoding.EncodeToString(sum[:])
+	x5t := base64.RawURLEncoding.EncodeToString(sum[:])
+	jwk["kid"], jwk["use"], jwk["x5c"], jwk["x5t#S256"] = kid, "sig", chain, x5t
 	data, err := json.Marshal(jwk)
-	return &shownCertificate{pair: &pair, published: publishedKey{kid: kid, jwk: data}}, err
+	return &shownCertificate{pair: &pair, published: publishedKey{kid: kid, jwk: data}, thumbprint: x5t}, err
 }
 
 func (c *ClientCertificate) changed(s *shownCertificate) {

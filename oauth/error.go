@@ -200,9 +200,9 @@ func classOfCode(code string) Class {
 	case "invalid_grant", "login_required", "interaction_required", "consent_required", "account_selection_required":
 		return ClassSessionOver
 	case "invalid_client", "unauthorized_client", "unsupported_grant_type", "unsupported_response_type",
-		"invalid_scope", "invalid_target", "unsupported_token_type":
+		"invalid_scope", "invalid_target", "unsupported_token_type", "invalid_dpop_proof":
 		return ClassConfiguration
-	case "temporarily_unavailable", "server_error":
+	case "temporarily_unavailable", "server_error", "use_dpop_nonce":
 		return ClassOutage
 	}
 	return ClassRefused

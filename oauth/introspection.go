@@ -254,12 +254,12 @@ func (c *Client) readIntrospection(ctx context.Context, a *answer) (claims, erro
 
 // checkIntrospected is mode introspection: the authorization server says that the
 // token is active, and what it says of it fits.
-func (c *Client) checkIntrospected(ctx context.Context, raw Secret, audience []string) (*Verdict, error) {
+func (c *Client) checkIntrospected(ctx context.Context, raw Secret, key *DPoPKey, audience []string) (*Verdict, error) {
 	a, err := c.introspect(ctx, raw, false)
 	if err != nil {
 		return nil, err
 	}
-	v, err := c.introspectionVerdict(a, audience)
+	v, err := c.introspectionVerdict(a, key, audience)
 	if err != nil {
 		return nil, err
 	}
@@ -271,11 +271,11 @@ func (c *Client) checkIntrospected(ctx context.Context, raw Secret, audience []s
 }
 
 // introspectionVerdict judges what was said of an active token.
-func (c *Client) introspectionVerdict(a *introspection, audience []string) (*Verdict, error) {
+func (c *Client) introspectionVerdict(a *introspection, key *DPoPKey, audience []string) (*Verdict, error) {
 	if a.claims.object == nil {
 		return nil, fmt.Errorf("%w: %w", ErrAccessToken, errInactive)
 	}
-	v, err := c.accessTokenVerdict(a.claims, audience, c.keys.generation())
+	v, err := c.accessTokenVerdict(a.claims, key, audience, c.keys.generation())
 	if err != nil {
 		return nil, err
 	}

@@ -375,7 +375,7 @@ func FuzzIntrospection(f *testing.F) {
 			if told["active"] != true {
 				t.Fatalf("active: %q", body)
 			}
-			v, err := c.introspectionVerdict(a, nil)
+			v, err := c.introspectionVerdict(a, nil, nil)
 			if err == nil && (v.JWT || !v.Expiry.IsZero() && !v.Expiry.After(time.Now().Add(-time.Second))) {
 				t.Fatalf("%+v: %q", v, body)
 			}

@@ -123,7 +123,11 @@ func serialize(alg jwa.SignatureAlgorithm, key any, header, claims map[string]an
 	if err != nil {
 		return "", err
 	}
-	input := base64.RawURLEncoding.EncodeToString(head) + "." + base64.RawURLEncoding.EncodeToString(payload)
+	return signInput(alg, key, base64.RawURLEncoding.EncodeToString(head)+"."+base64.RawURLEncoding.EncodeToString(payload))
+}
+
+// signInput makes a JWS of its signing input (RFC 7515 section 5.1).
+func signInput(alg jwa.SignatureAlgorithm, key any, input string) (Secret, error) {
 	signer, err := jws.NewSigner(alg)
 	if err != nil {
 		return "", err

@@ -52,6 +52,9 @@ type Metadata struct {
 	// 9101 section 10.5), by one of RequestObjectSigningAlgValuesSupported.
 	RequireSignedRequestObject             bool
 	RequestObjectSigningAlgValuesSupported []string
+	// DPoPSigningAlgValuesSupported are for DPoP proofs (RFC 9449 section 5.1); nil
+	// where there is no DPoP, or it is not told.
+	DPoPSigningAlgValuesSupported []string
 	// AuthorizationSigningAlgValuesSupported are for signed authorization responses
 	// (JARM section 3.1).
 	AuthorizationSigningAlgValuesSupported []string
@@ -185,6 +188,10 @@ func (c *Client) warnAbout(md *Metadata, warned *bool) {
 				"issuer", c.cfg.Issuer, "alg", alg, "supported", algs)
 		}
 	}
+	if c.cfg.DPoP && len(md.DPoPSigningAlgValuesSupported) == 0 {
+		c.log.Warn("authorization server does not announce DPoP; proofs are sent all the same, and a login fails if its tokens are not bound",
+			"issuer", c.cfg.Issuer)
+	}
 	if len(md.CodeChallengeMethodsSupported) == 0 {
 		c.log.Warn("authorization server does not announce PKCE; it is used all the same, and state and nonce are checked",
 			"issuer", c.cfg.Issuer)
@@ -309,6 +316,7 @@ func parseMetadata(data []byte, issuer string, mutualTLS bool) (*Metadata, error
 	md.RequireSignedRequestObject, _ = o.members["require_signed_request_object"].(bool)
 	md.RequestObjectSigningAlgValuesSupported = o.texts("request_object_signing_alg_values_supported")
 	md.UserInfoSigningAlgValuesSupported = o.texts("userinfo_signing_alg_values_supported")
+	md.DPoPSigningAlgValuesSupported = o.texts("dpop_signing_alg_values_supported")
 	md.AuthorizationSigningAlgValuesSupported = o.texts("authorization_signing_alg_values_supported")
 	aliases := &object{}
 	if members, ok := o.members["mtls_endpoint_aliases"].(map[string]any); ok && mutualTLS {

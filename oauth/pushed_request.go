@@ -36,8 +36,9 @@ const (
 
 // push sends the parameters of an authorization request to the authorization
 // server, and returns the request_uri that stands for them (RFC 9126 section 2);
-// "" where the browser is to carry them.
-func (c *Client) push(ctx context.Context, md *Metadata, params url.Values) (Secret, error) {
+// "" where the browser is to carry them. A proof of the key goes along, which binds
+// the code to it beside dpop_jkt (RFC 9449 section 10.1).
+func (c *Client) push(ctx context.Context, md *Metadata, params url.Values, key *DPoPKey) (Secret, error) {
 	required := c.cfg.PAR == PARRequired || md.RequirePushedAuthorizationRequests
 	switch {
 	case c.cfg.PAR == PAROff:
@@ -50,7 +51,7 @@ func (c *Client) push(ctx context.Context, md *Metadata, params url.Values) (Sec
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
 	// The copy is for the client's credentials.
-	a, err := c.post(ctx, md.PushedAuthorizationRequestEndpoint, maps.Clone(params), maxPushedResponse)
+	a, err := c.postProved(ctx, md.PushedAuthorizationRequestEndpoint, maps.Clone(params), maxPushedResponse, key)
 	if err != nil {
 		return "", fmt.Errorf("pushing the authorization request: %w", err)
 	}

@@ -27,6 +27,8 @@ type TokenExchangeRequest struct {
 	Audience     []string // logical names of the target service
 	Resource     []string // RFC 8707 resource indicators of it
 	Scope        []string
+	// DPoPKey is what SubjectToken is bound to, and the new one will be; nil: nothing.
+	DPoPKey *DPoPKey
 	// RequestedTokenType is TokenTypeAccessToken or TokenTypeJWT.
 	// Default: TokenTypeAccessToken.
 	RequestedTokenType string
@@ -59,7 +61,7 @@ func (c *Client) ExchangeToken(ctx context.Context, r TokenExchangeRequest) (*To
 	if len(r.Scope) > 0 {
 		form.Set("scope", strings.Join(r.Scope, " "))
 	}
-	answer, err := c.token(ctx, c.cfg.Timeout, form, true)
+	answer, err := c.token(ctx, c.cfg.Timeout, form, r.DPoPKey, true)
 	if err != nil {
 		return nil, err
 	}

@@ -17,11 +17,13 @@ import (
 type ExchangeRequest struct {
 	Code         Secret
 	CodeVerifier Secret
-	RedirectURI  string // as in the authorization request
+	RedirectURI  string   // as in the authorization request
+	DPoPKey      *DPoPKey // as there; the tokens are bound to it
 }
 
 // Exchange sends an authorization code to the token endpoint, once: whatever the
-// outcome, that code must not be sent again. Errors: an [*Error]; of ClassNotSent
+// outcome, that code must not be sent again. (What is answered with a demand for a
+// DPoP nonce has not been looked at, and is sent once more with it.) Errors: an [*Error]; of ClassNotSent
 // when the metadata could not be had.
 func (c *Client) Exchange(ctx context.Context, r ExchangeRequest) (*TokenResponse, error) {
 	if r.Code == "" {
@@ -34,7 +36,7 @@ func (c *Client) Exchange(ctx context.Context, r ExchangeRequest) (*TokenRespons
 		"redirect_uri":  {r.RedirectURI},
 	}
 	c.addResource(form)
-	return c.token(ctx, c.cfg.Timeout, form, false)
+	return c.token(ctx, c.cfg.Timeout, form, r.DPoPKey, false)
 }
 
 // RefreshRequest is an access token request with a refresh token (RFC 6749
@@ -43,10 +45,12 @@ type RefreshRequest struct {
 	RefreshToken Secret
 	Scope        []string // nil: as granted, and no scope parameter is sent
 	Resource     []string // RFC 8707 resource indicators; nil: those of [Config]
+	DPoPKey      *DPoPKey // that the grant's tokens are bound to; nil: to none
 }
 
 // Refresh sends a refresh token to the token endpoint, once. It is the only
-// place that does, and it never repeats itself: what may be done after an error
+// place that does, and it never repeats itself, but for a DPoP nonce as
+// [Client.Exchange] does: what may be done after an error
 // is for the caller to decide, by [ClassOf]. The call may take
 // [Config].RefreshTimeout. Errors: an [*Error]; of ClassNotSent when the metadata
 // could not be had.
@@ -66,12 +70,12 @@ func (c *Client) Refresh(ctx context.Context, r RefreshRequest) (*TokenResponse,
 	} else {
 		c.addResource(form)
 	}
-	return c.token(ctx, c.cfg.RefreshTimeout, form, len(r.Scope)+len(r.Resource) > 0)
+	return c.token(ctx, c.cfg.RefreshTimeout, form, r.DPoPKey, len(r.Scope)+len(r.Resource) > 0)
 }
 
 // token sends a token request, a narrow one where it is for one upstream alone, and
-// reads the answer.
-func (c *Client) token(ctx context.Context, timeout time.Duration, form url.Values, narrow bool) (*TokenResponse, error) {
+// reads the answer. With a key the access token has to be bound to it.
+func (c *Client) token(ctx context.Context, timeout time.Duration, form url.Values, key *DPoPKey, narrow bool) (*TokenResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	md, err := c.Metadata(ctx)
@@ -79,7 +83,7 @@ func (c *Client) token(ctx context.Context, timeout time.Duration, form url.Valu
 		return nil, notSent(err)
 	}
 	start := time.Now()
-	a, err := c.post(ctx, md.TokenEndpoint, form, maxTokenResponse)
+	a, err := c.postProved(ctx, md.TokenEndpoint, form, maxTokenResponse, key)
 	// A call for one upstream that hangs says nothing of the others.
 	hung := narrow && ClassOf(err) == ClassAmbiguous
 	if ClassOf(err) != ClassNotSent && ClassOf(err) != ClassConfiguration && !hung {
@@ -91,5 +95,5 @@ func (c *Client) token(ctx context.Context, timeout time.Duration, form url.Valu
 	if a.status != http.StatusOK {
 		return nil, answerError(a)
 	}
-	return parseTokenResponse(a)
+	return parseTokenResponse(a, key != nil)
 }

@@ -18,7 +18,7 @@ type TokenResponse struct {
 	AccessToken  Secret
 	RefreshToken Secret   // "" when none came: keep the old one
 	IDToken      Secret   // "" when none came
-	TokenType    string   // "Bearer", whatever case the server used
+	TokenType    string   // "Bearer" or "DPoP", whatever case the server used
 	Scope        []string // granted scope; nil when not told, which means "as asked"
 
 	// IssuedTokenType is what AccessToken is, in the answer to a token exchange
@@ -52,7 +52,11 @@ var refreshLifetimes = []string{
 // used here makes the answer unusable. So does anything else that is wrong with
 // the tokens themselves (an *Error of ClassOutage that wraps [ErrUnusable]: the
 // server does not work as it should, no session is to blame).
-func parseTokenResponse(a *answer) (*TokenResponse, error) {
+//
+// bound: the access token has to be of the type DPoP (RFC 9449 section 5), which the
+// server does not say of one that it has not bound to our key. Without it the type
+// is Bearer: who asked for no binding has no key for it.
+func parseTokenResponse(a *answer, bound bool) (*TokenResponse, error) {
 	unusable := func(err error) error {
 		return &Error{Status: a.status, Class: ClassOutage, cause: fmt.Errorf("%w: token response: %w", ErrUnusable, err)}
 	}
@@ -67,6 +71,9 @@ func parseTokenResponse(a *answer) (*TokenResponse, error) {
 		return nil, answerError(a)
 	}
 	r := &TokenResponse{TokenType: "Bearer"}
+	if bound {
+		r.TokenType = "DPoP"
+	}
 	for _, m := range []struct {
 		name string
 		to   *Secret
@@ -85,8 +92,8 @@ func parseTokenResponse(a *answer) (*TokenResponse, error) {
 		return nil, unusable(errors.New("access_token is missing"))
 	}
 	// RFC 6749 section 7.1: a token of a type that we don't know must not be used.
-	if typ, err := o.text("token_type"); err != nil || !strings.EqualFold(typ, "Bearer") {
-		return nil, unusable(errors.New("token_type is not Bearer"))
+	if typ, err := o.text("token_type"); err != nil || !strings.EqualFold(typ, r.TokenType) {
+		return nil, unusable(fmt.Errorf("token_type is not %s", r.TokenType))
 	}
 	if r.IssuedTokenType, err = o.text("issued_token_type"); err != nil {
 		return nil, unusable(err)

@@ -20,7 +20,7 @@ import (
 var sentAt = time.Unix(1_800_000_000, 0)
 
 func parse(body string) (*TokenResponse, error) {
-	return parseTokenResponse(&answer{status: 200, body: []byte(body), sent: sentAt})
+	return parseTokenResponse(&answer{status: 200, body: []byte(body), sent: sentAt}, false)
 }
 
 func TestTokenResponse(t *testing.T) { // TK-02, TK-03, TK-04, TK-05, TK-07, RF-11, C310
@@ -280,7 +280,7 @@ func FuzzTokenResponse(f *testing.F) {
 		a.status = 200
 		var r *TokenResponse
 		var err error
-		bounded(t, len(body), func() { r, err = parseTokenResponse(a) })
+		bounded(t, len(body), func() { r, err = parseTokenResponse(a, false) })
 		if err != nil {
 			if _, ok := errors.AsType[*Error](err); !ok || r != nil {
 				t.Fatalf("%v %v", r, err)

@@ -96,6 +96,8 @@ type answer struct {
 	header http.Header
 	body   []byte
 	sent   time.Time // just before the request was sent, wall clock
+	// received is when the head of the answer was there.
+	received time.Time
 }
 
 // get fetches a document of at most limit bytes; anything but 200 is an error,
@@ -106,6 +108,9 @@ func (c *Client) get(ctx context.Context, endpoint string, limit int64) ([]byte,
 		return nil, &Error{Class: ClassConfiguration, cause: err}
 	}
 	a, err := c.send(c.http, r, limit)
+	if a != nil {
+		c.authorizationServers.answered(origin(r.URL), a.header, a.sent, a.received)
+	}
 	if e, ok := errors.AsType[*Error](err); ok && e.Class == ClassAmbiguous {
 		e.Class = ClassOutage // a GET changes nothing, so nothing is in doubt
 	}
@@ -128,17 +133,36 @@ func (c *Client) post(ctx context.Context, endpoint string, form url.Values, lim
 	return c.postFor(ctx, endpoint, form, limit, acceptJSON)
 }
 
+// postProved is post with a DPoP proof of a key, unless that is nil. Where the server
+// demands a nonce it has acted on nothing (RFC 9449 section 8): then the request is
+// sent once more, with that nonce, and a new client assertion.
+func (c *Client) postProved(ctx context.Context, endpoint string, form url.Values, limit int64, key *DPoPKey) (*answer, error) {
+	a, err := c.postOnce(ctx, endpoint, form, limit, acceptJSON, key)
+	if err != nil || key == nil || a.status/100 != 4 || dpopNonce(a.header) == "" || answerError(a).Code != "use_dpop_nonce" {
+		return a, err
+	}
+	return c.postOnce(ctx, endpoint, form, limit, acceptJSON, key)
+}
+
 // acceptJSON is what is asked for where nothing else is.
 const acceptJSON = "application/json"
 
 // postFor is post for an answer of the media types accept.
 func (c *Client) postFor(ctx context.Context, endpoint string, form url.Values, limit int64, accept string) (*answer, error) {
+	return c.postOnce(ctx, endpoint, form, limit, accept, nil)
+}
+
+// postOnce is both.
+func (c *Client) postOnce(ctx context.Context, endpoint string, form url.Values, limit int64, accept string, key *DPoPKey) (*answer, error) {
 	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}, "Accept": {accept}}
 	if c.certified != nil && !strings.HasPrefix(endpoint, "https:") {
 		return nil, &Error{Class: ClassConfiguration, cause: errNotTLS}
 	}
 	if err := c.authenticate(ctx, header, form); err != nil {
 		return nil, err
+	}
+	if err := c.addProof(header, key, http.MethodPost, endpoint); err != nil {
+		return nil, &Error{Class: ClassConfiguration, cause: err}
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, nil)
 	if err != nil {
@@ -169,6 +193,9 @@ func (c *Client) postFor(ctx context.Context, endpoint string, form url.Values, 
 	if e, ok := errors.AsType[*Error](err); ok && e.Status == 0 && !w.sent.Load() {
 		e.Class = ClassNotSent
 	}
+	if a != nil {
+		c.authorizationServers.answered(origin(r.URL), a.header, a.sent, a.received)
+	}
 	if a != nil && a.status/100 == 4 && answerError(a).Code == "invalid_client" {
 		c.refused(endpoint)
 	}
@@ -185,6 +212,7 @@ func (c *Client) send(client *http.Client, r *http.Request, limit int64) (*answe
 	r.Header.Set("User-Agent", userAgent)
 	sent := time.Now().Round(0)
 	res, err := client.Do(r)
+	received := time.Now().Round(0)
 	if err != nil {
 		// The text of a url.Error repeats the URL; its cause says what matters.
 		if ue, ok := errors.AsType[*url.Error](err); ok {
@@ -210,7 +238,7 @@ func (c *Client) send(client *http.Client, r *http.Request, limit int64) (*answe
 		}
 		return nil, e
 	}
-	return &answer{status: res.StatusCode, header: res.Header, body: body, sent: sent}, nil
+	return &answer{status: res.StatusCode, header: res.Header, body: body, sent: sent, received: received}, nil
 }
 
 // watch notes how far a request got. sent errs on the side of true: it is set as

@@ -23,6 +23,11 @@ const maxUserInfo = 256 << 10
 // Errors: [ErrUnsupported] when the metadata names no such endpoint,
 // [ErrUnusable], [ErrKeysUnavailable], or an [*Error].
 func (c *Client) UserInfo(ctx context.Context, accessToken Secret, subject string) (map[string]any, error) {
+	return c.BoundUserInfo(ctx, accessToken, nil, subject)
+}
+
+// BoundUserInfo is [Client.UserInfo] with an access token that is bound to a key.
+func (c *Client) BoundUserInfo(ctx context.Context, accessToken Secret, key *DPoPKey, subject string) (map[string]any, error) {
 	if accessToken == "" || subject == "" {
 		return nil, errors.New("oauth: UserInfo without an access token or a subject")
 	}
@@ -35,7 +40,7 @@ func (c *Client) UserInfo(ctx context.Context, accessToken Secret, subject strin
 	if md.UserInfoEndpoint == "" {
 		return nil, fmt.Errorf("UserInfo: %w", ErrUnsupported)
 	}
-	a, err := c.getUserInfo(ctx, md.UserInfoEndpoint, accessToken)
+	a, err := c.getUserInfo(ctx, md.UserInfoEndpoint, accessToken, key)
 	if err != nil {
 		return nil, err
 	}
@@ -52,20 +57,11 @@ func (c *Client) UserInfo(ctx context.Context, accessToken Secret, subject strin
 	return cl.members, nil
 }
 
-func (c *Client) getUserInfo(ctx context.Context, endpoint string, accessToken Secret) (*answer, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, endpoint, nil)
-	if err != nil {
-		return nil, &Error{Class: ClassConfiguration, cause: err}
-	}
-	r.Header.Set("Authorization", "Bearer "+accessToken.Reveal())
-	r.Header.Set("Accept", "application/json, application/jwt")
-	client := c.http
-	if c.certified != nil && strings.HasPrefix(endpoint, "https:") {
-		client = c.certified.client // the token may be bound to the certificate
-	}
-	a, err := c.send(client, r, maxUserInfo)
-	if e, ok := errors.AsType[*Error](err); ok && e.Class == ClassAmbiguous {
-		e.Class = ClassOutage // a GET changes nothing, so nothing is in doubt
+func (c *Client) getUserInfo(ctx context.Context, endpoint string, accessToken Secret, key *DPoPKey) (*answer, error) {
+	a, err := c.sendUserInfo(ctx, endpoint, accessToken, key)
+	if err == nil && key != nil && a.status == http.StatusUnauthorized && dpopNonce(a.header) != "" &&
+		strings.Contains(strings.Join(a.header["Www-Authenticate"], ","), "use_dpop_nonce") {
+		a, err = c.sendUserInfo(ctx, endpoint, accessToken, key)
 	}
 	if err != nil {
 		return nil, err
@@ -78,6 +74,39 @@ func (c *Client) getUserInfo(ctx context.Context, endpoint string, accessToken S
 		}
 		return nil, e
 	}
+	return a, nil
+}
+
+// sendUserInfo sends one request, with a proof where there is a key (RFC 9449 section
+// 7). The endpoint is a resource server, with nonces of its own.
+func (c *Client) sendUserInfo(ctx context.Context, endpoint string, accessToken Secret, key *DPoPKey) (*answer, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, endpoint, nil)
+	if err != nil {
+		return nil, &Error{Class: ClassConfiguration, cause: err}
+	}
+	r.Header.Set("Authorization", "Bearer "+accessToken.Reveal())
+	r.Header.Set("Accept", "application/json, application/jwt")
+	server := origin(r.URL)
+	if key != nil {
+		proof, err := c.ProveTo(server, key, http.MethodGet, proofURI(r.URL), accessToken)
+		if err != nil {
+			return nil, &Error{Class: ClassConfiguration, cause: err}
+		}
+		r.Header.Set("Authorization", "DPoP "+accessToken.Reveal())
+		r.Header.Set("DPoP", proof.Reveal())
+	}
+	client := c.http
+	if c.certified != nil && strings.HasPrefix(endpoint, "https:") {
+		client = c.certified.client // the token may be bound to the certificate
+	}
+	a, err := c.send(client, r, maxUserInfo)
+	if e, ok := errors.AsType[*Error](err); ok && e.Class == ClassAmbiguous {
+		e.Class = ClassOutage // a GET changes nothing, so nothing is in doubt
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.resourceServers.answered(server, a.header, a.sent, a.received)
 	return a, nil
 }
 

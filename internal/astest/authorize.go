@@ -50,6 +50,7 @@ func (s *Server) authorize(rec *Request) *response {
 			grant:       g,
 			redirectURI: redirectURI,
 			challenge:   q.Get("code_challenge"),
+			jkt:         s.boundTo(q),
 			expiry:      time.Now().Add(s.opts.CodeLifetime),
 		}
 		params.Set("code", token)

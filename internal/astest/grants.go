@@ -35,6 +35,7 @@ type grant struct {
 	sid      string
 	authTime time.Time
 	acr      string   // "": none is told
+	jkt      string   // that its refresh tokens are bound to; "": none
 	resource []string // of the authorization request; none: any may be asked for
 	revoked  bool
 }
@@ -43,6 +44,7 @@ type code struct {
 	grant       *grant
 	redirectURI string
 	challenge   string
+	jkt         string // of the key that it is bound to; "": none
 	expiry      time.Time
 	used        bool
 }
@@ -64,6 +66,8 @@ type accessToken struct {
 	revoked  bool
 	// certificate is the thumbprint of that which it is bound to; "": none.
 	certificate string
+	// jkt is the thumbprint of the DPoP key that it is bound to; "": none.
+	jkt string
 }
 
 // Tokens are the tokens of a grant as Issue gives them.
@@ -151,7 +155,7 @@ func (s *Server) tokens(g *grant, t target, grantType, refresh string) map[strin
 	access := s.newAccessToken(g, t)
 	body := map[string]any{
 		"access_token": access,
-		"token_type":   "Bearer",
+		"token_type":   t.tokenType(),
 		"expires_in":   int(s.opts.AccessTokenLifetime / time.Second),
 		"scope":        t.scope,
 	}
@@ -189,12 +193,15 @@ func (s *Server) newAccessToken(g *grant, t target) string {
 		if t.certificate != "" {
 			claims["cnf"] = map[string]any{"x5t#S256": t.certificate}
 		}
+		if t.jkt != "" {
+			claims["cnf"] = map[string]any{"jkt": t.jkt}
+		}
 		if s.opts.AccessTokenClaims != nil {
 			s.opts.AccessTokenClaims(header, claims)
 		}
 		token = key.Sign(header, claims)
 	}
-	s.grants.access[token] = &accessToken{grant: g, audience: audience, scope: t.scope, expiry: expiry, certificate: t.certificate}
+	s.grants.access[token] = &accessToken{grant: g, audience: audience, scope: t.scope, expiry: expiry, certificate: t.certificate, jkt: t.jkt}
 	return token
 }
 

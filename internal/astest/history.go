@@ -42,6 +42,7 @@ type Request struct {
 	Assertion string // client_assertion
 	// RequestError is why a request object was refused; "" when it was not.
 	RequestError string
+	ProofError   string // why a DPoP proof was refused; "" when it was not, or for a nonce alone
 	AuthError    string // why the client was refused; "" when it was not
 	// Certificate is what the client showed in the TLS handshake; nil: none.
 	Certificate *x509.Certificate

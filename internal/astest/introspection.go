@@ -83,5 +83,8 @@ func (s *Server) introspected(token string) map[string]any {
 		}
 	}
 	claims["active"], claims["token_type"] = true, "Bearer"
+	if t := s.grants.access[token]; t != nil && t.jkt != "" {
+		claims["token_type"], claims["cnf"] = "DPoP", map[string]any{"jkt": t.jkt}
+	}
 	return claims
 }

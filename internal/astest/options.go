@@ -76,6 +76,14 @@ type Options struct {
 	// BindTokens: access tokens are bound to the client's certificate.
 	BindTokens bool
 
+	// DPoP: proofs (RFC 9449) are understood, and what is got with one is bound to its
+	// key, refresh tokens too.
+	DPoP bool
+	// RequireDPoP: token requests without a proof are refused.
+	RequireDPoP bool
+	// ClockAhead is how far the clock of answers and proofs is ahead of the real one.
+	ClockAhead time.Duration
+
 	// User is the sub of whoever "signs in" at the authorization endpoint. [alice]
 	User string
 	// ACRs are the levels of authentication that there are, the usual one first: the
@@ -253,6 +261,9 @@ func (o *Options) metadata(issuer, mutual string, algs []string) map[string]any 
 	}
 	if o.RequireSignedRequest {
 		doc["require_signed_request_object"] = true
+	}
+	if o.DPoP {
+		doc["dpop_signing_alg_values_supported"] = []string{"RS256", "ES256"}
 	}
 	if o.JARM {
 		doc["response_modes_supported"] = []string{"query", "form_post", "jwt", "query.jwt", "form_post.jwt"}

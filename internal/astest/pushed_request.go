@@ -49,6 +49,15 @@ func (s *Server) pushedRequest(rec *Request) *response {
 	if code := s.refuses(params); code != "" {
 		return oauthError(http.StatusBadRequest, code, "no such authorization request is taken")
 	}
+	jkt, res := s.proof(rec, false)
+	switch {
+	case res != nil:
+		return res
+	case jkt != "" && params.Has("dpop_jkt") && params.Get("dpop_jkt") != jkt:
+		return oauthError(http.StatusBadRequest, "invalid_dpop_proof", "the proof is of another key than dpop_jkt")
+	case jkt != "":
+		params.Set("dpop_jkt", jkt)
+	}
 	requestURI := "urn:ietf:params:oauth:request_uri:" + random()
 	s.pushed[requestURI] = &pushedRequest{params: params, expiry: time.Now().Add(s.opts.RequestURILifetime)}
 	return jsonResponse(http.StatusCreated, map[string]any{

@@ -23,6 +23,7 @@ type ResourceServer struct {
 	audience string
 	refuse   int
 	demand   func(token string) string
+	proofs   proofChecker
 	requests []ResourceRequest
 }
 
@@ -33,6 +34,7 @@ type ResourceRequest struct {
 	URL       string // request target
 	Header    http.Header
 	Token     string // access token presented; "" for none
+	Scheme    string // by which
 	Subject   string // whom it stands for, when it was accepted
 	BodyBytes int64
 	Status    int
@@ -92,13 +94,14 @@ func (rs *ResourceServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Time: time.Now(), Method: r.Method, URL: r.URL.RequestURI(),
 		Header: r.Header.Clone(), BodyBytes: n, Status: http.StatusUnauthorized,
 	}
-	if scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
-		rec.Token = token
+	if scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && (strings.EqualFold(scheme, "Bearer") || strings.EqualFold(scheme, "DPoP")) {
+		rec.Token, rec.Scheme = token, scheme
 	}
 	subject, valid := rs.as.introspect(rec.Token)
 	audience := rs.as.Audience(rec.Token)
 	bound := rs.as.binds(rec.Token)
 	challenge := ""
+	code := rs.boundUse(r, &rec)
 	rs.mu.Lock()
 	if bound != "" && (r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || thumbprint(r.TLS.PeerCertificates[0]) != bound) {
 		valid = false // RFC 8705 section 3
@@ -112,6 +115,9 @@ func (rs *ResourceServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			rs.refuse--
 		}
 	}
+	if code != "" {
+		valid = false
+	}
 	if valid && rs.demand != nil {
 		challenge = rs.demand(rec.Token)
 	}
@@ -123,10 +129,17 @@ func (rs *ResourceServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	rs.requests = append(rs.requests, rec)
 	rs.mu.Unlock()
+	rs.tell(w.Header())
 
 	switch {
 	case rec.Token == "":
 		w.Header().Set("WWW-Authenticate", "Bearer")
+		w.WriteHeader(http.StatusUnauthorized)
+	case code != "":
+		w.Header().Set("WWW-Authenticate", `dpop algs="ES256", error="`+code+`"`) // schemes have no case
+		w.WriteHeader(http.StatusUnauthorized)
+	case !valid && strings.EqualFold(rec.Scheme, "DPoP"):
+		w.Header().Set("WWW-Authenticate", `DPoP error="invalid_token", algs="ES256"`)
 		w.WriteHeader(http.StatusUnauthorized)
 	case !valid:
 		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token", error_description="expired or revoked"`)
@@ -194,4 +207,44 @@ func (rs *ResourceServer) Accepts(accessToken string) bool {
 func (s *Server) Subject(accessToken string) string {
 	subject, _ := s.introspect(accessToken)
 	return subject
+}
+
+// DemandNonce makes the resource server demand a new DPoP nonce (RFC 9449 section
+// 9), which it gives with every answer; rotate: another one after each proof. It
+// returns the nonce.
+func (rs *ResourceServer) DemandNonce(rotate bool) string { return rs.proofs.setNonce(rotate) }
+
+// ClockAhead sets the clock of answers and proofs so far ahead of the real one.
+func (rs *ResourceServer) ClockAhead(d time.Duration) {
+	rs.proofs.mu.Lock()
+	defer rs.proofs.mu.Unlock()
+	rs.proofs.ahead = d
+}
+
+// boundUse checks how the access token of a request is presented.
+func (rs *ResourceServer) boundUse(r *http.Request, rec *ResourceRequest) string {
+	if rec.Token == "" {
+		return ""
+	}
+	rs.as.mu.Lock()
+	t := rs.as.grants.access[rec.Token]
+	rs.as.mu.Unlock()
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	path, _, _ := strings.Cut(r.RequestURI, "?")
+	return boundUse(&rs.proofs, t, rec.Scheme, r.Header, r.Method, scheme+"://"+r.Host+path, rec.Token)
+}
+
+// tell adds to an answer what proofs have to heed.
+func (rs *ResourceServer) tell(h http.Header) {
+	rs.proofs.mu.Lock()
+	defer rs.proofs.mu.Unlock()
+	if rs.proofs.nonce != "" {
+		h.Set("DPoP-Nonce", rs.proofs.nonce)
+	}
+	if rs.proofs.ahead != 0 {
+		h.Set("Date", time.Now().Add(rs.proofs.ahead).UTC().Format(http.TimeFormat))
+	}
 }

@@ -30,6 +30,8 @@ type Server struct {
 	pushed map[string]*pushedRequest
 	// assertions are the jti of client assertions that were accepted.
 	assertions map[string]bool
+	// proofs and userInfoProofs check DPoP proofs.
+	proofs, userInfoProofs proofChecker
 
 	listening *httptest.Server
 	address   string
@@ -213,6 +215,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.mu.Unlock()
 		a.adorn(res)
 	}
+	s.date(res)
 	pause(r.Context(), a.DelayReply)
 	if a.CutReply {
 		s.cut(rec)
@@ -248,10 +251,10 @@ func (s *Server) route(path string) (string, func(*Request) *response) {
 		return Authorize, s.authorize
 	case "/par":
 		if s.opts.PAR || s.opts.RequirePAR {
-			return PAR, s.pushedRequest
+			return PAR, withNonce(&s.proofs, s.pushedRequest)
 		}
 	case "/token":
-		return Token, s.token
+		return Token, withNonce(&s.proofs, s.token)
 	case "/jwks":
 		return JWKS, s.jwks
 	case "/revoke":
@@ -261,7 +264,7 @@ func (s *Server) route(path string) (string, func(*Request) *response) {
 	case "/introspect":
 		return Introspect, s.introspection
 	case "/userinfo":
-		return UserInfo, s.userInfo
+		return UserInfo, withNonce(&s.userInfoProofs, s.userInfo)
 	}
 	return "unknown", notFound
 }
@@ -278,6 +281,20 @@ func (s *Server) metadata(*Request) *response {
 		mutual = "https://" + s.mutual + s.opts.Path
 	}
 	return jsonResponse(http.StatusOK, s.opts.metadata(s.issuer(), mutual, algs))
+}
+
+// date says what time it is, where that is not the real one.
+func (s *Server) date(res *response) {
+	s.mu.Lock()
+	ahead := s.opts.ClockAhead
+	s.mu.Unlock()
+	if ahead == 0 {
+		return
+	}
+	if res.header == nil {
+		res.header = http.Header{}
+	}
+	res.header.Set("Date", time.Now().Add(ahead).UTC().Format(http.TimeFormat))
 }
 
 // cut aborts the connection of a request.

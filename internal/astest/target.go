@@ -17,6 +17,8 @@ type target struct {
 	scope    string
 	// certificate is the thumbprint of that which the token is bound to.
 	certificate string
+	// jkt is the thumbprint of the DPoP key that it is bound to; "": none.
+	jkt string
 }
 
 // knowsTargets says whether resource indicators are absolute URIs without fragment
@@ -56,7 +58,7 @@ const (
 
 // exchangeToken answers a token exchange (RFC 8693 section 2) of one of the
 // server's own access tokens. It consumes nothing.
-func (s *Server) exchangeToken(rec *Request) *response {
+func (s *Server) exchangeToken(rec *Request, jkt string) *response {
 	f := rec.Form
 	subject := s.grants.access[rec.Token]
 	switch {
@@ -71,6 +73,7 @@ func (s *Server) exchangeToken(rec *Request) *response {
 	if res != nil {
 		return res
 	}
+	t.jkt = jkt
 	t.audience = append(slices.Clone(f["audience"]), t.audience...)
 	if len(s.opts.Resources) > 0 && slices.ContainsFunc(f["audience"], func(a string) bool { return !slices.Contains(s.opts.Resources, a) }) {
 		return oauthError(http.StatusBadRequest, "invalid_target", "unknown audience")
@@ -78,7 +81,7 @@ func (s *Server) exchangeToken(rec *Request) *response {
 	body := map[string]any{
 		"access_token":      s.newAccessToken(subject.grant, t),
 		"issued_token_type": tokenTypeAccessToken,
-		"token_type":        "Bearer",
+		"token_type":        t.tokenType(),
 		"expires_in":        int(s.opts.AccessTokenLifetime / time.Second),
 		"scope":             t.scope,
 	}
@@ -86,6 +89,14 @@ func (s *Server) exchangeToken(rec *Request) *response {
 		s.opts.TokenResponse(rec.GrantType, body)
 	}
 	return jsonResponse(http.StatusOK, body)
+}
+
+// tokenType is what an access token for the target is used as.
+func (t *target) tokenType() string {
+	if t.jkt != "" {
+		return "DPoP"
+	}
+	return "Bearer"
 }
 
 // ExchangeRequests returns the token exchange requests that the token endpoint

@@ -22,13 +22,17 @@ func (s *Server) token(rec *Request) *response {
 	if res := s.authenticate(rec); res != nil {
 		return res
 	}
+	jkt, res := s.proof(rec, s.opts.RequireDPoP)
+	if res != nil {
+		return res
+	}
 	switch rec.GrantType {
 	case "authorization_code":
-		return s.exchange(rec)
+		return s.exchange(rec, jkt)
 	case "refresh_token":
-		return s.refreshGrant(rec)
+		return s.refreshGrant(rec, jkt)
 	case grantTokenExchange:
-		return s.exchangeToken(rec)
+		return s.exchangeToken(rec, jkt)
 	default:
 		return oauthError(http.StatusBadRequest, "unsupported_grant_type", "")
 	}
@@ -36,7 +40,7 @@ func (s *Server) token(rec *Request) *response {
 
 // exchange answers an authorization code. A code that comes twice revokes what
 // it gave (RFC 6749 section 4.1.2).
-func (s *Server) exchange(rec *Request) *response {
+func (s *Server) exchange(rec *Request, jkt string) *response {
 	c := s.grants.codes[rec.Token]
 	switch {
 	case c == nil:
@@ -51,6 +55,8 @@ func (s *Server) exchange(rec *Request) *response {
 	switch {
 	case time.Now().After(c.expiry):
 		return oauthError(http.StatusBadRequest, "invalid_grant", "code expired")
+	case c.jkt != "" && c.jkt != jkt:
+		return oauthError(http.StatusBadRequest, "invalid_grant", "the code is bound to another key")
 	case rec.Form.Get("redirect_uri") != c.redirectURI:
 		return oauthError(http.StatusBadRequest, "invalid_grant", "other redirect URI")
 	case b64(sum[:]) != c.challenge:
@@ -60,12 +66,12 @@ func (s *Server) exchange(rec *Request) *response {
 	if res != nil {
 		return res
 	}
-	t.certificate = s.binding(rec)
+	t.certificate, t.jkt, c.grant.jkt = s.binding(rec), jkt, jkt
 	return jsonResponse(http.StatusOK, s.tokens(c.grant, t, rec.GrantType, s.newRefreshToken(c.grant)))
 }
 
 // refreshGrant answers a refresh token, according to the rotation policy.
-func (s *Server) refreshGrant(rec *Request) *response {
+func (s *Server) refreshGrant(rec *Request, jkt string) *response {
 	t := s.grants.refresh[rec.Token]
 	if t == nil {
 		return oauthError(http.StatusBadRequest, "invalid_grant", "unknown refresh token")
@@ -74,11 +80,14 @@ func (s *Server) refreshGrant(rec *Request) *response {
 	if !t.live() {
 		return oauthError(http.StatusBadRequest, "invalid_grant", "refresh token revoked or expired")
 	}
+	if t.grant.jkt != "" && t.grant.jkt != jkt {
+		return oauthError(http.StatusBadRequest, "invalid_grant", "the refresh token is bound to another key")
+	}
 	what, res := s.target(t.grant, t.grant.scope, rec.Form)
 	if res != nil {
 		return res
 	}
-	what.certificate = s.binding(rec)
+	what.certificate, what.jkt = s.binding(rec), jkt
 	inGrace := t.used && s.opts.Rotation == RotateGrace && time.Since(t.usedAt) <= s.opts.Grace
 	if t.used && !inGrace {
 		s.grants.reuses++

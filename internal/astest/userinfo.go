@@ -23,10 +23,13 @@ func (s *Server) userInfo(rec *Request) *response {
 	switch {
 	case rec.Form.Has("access_token"):
 		return oauthError(http.StatusBadRequest, "invalid_request", "the access token belongs into the header")
-	case !strings.EqualFold(scheme, "Bearer"):
+	case !strings.EqualFold(scheme, "Bearer") && !strings.EqualFold(scheme, "DPoP"):
 		return refused("")
 	}
 	t := s.grants.access[token]
+	if code := boundUse(&s.userInfoProofs, t, scheme, rec.Header, rec.Method, s.proofURI(rec), token); code != "" {
+		return &response{status: http.StatusUnauthorized, header: http.Header{"Www-Authenticate": {`DPoP error="` + code + `"`}}}
+	}
 	subject, live := s.live(token)
 	switch {
 	case t == nil, !live, !strings.Contains(" "+t.scope+" ", " openid "):
