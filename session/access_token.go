@@ -67,7 +67,7 @@ func (s *Session) ownToken(ctx context.Context, to aim) (string, error) {
 			}
 			t = o.tokens.of(to)
 		}
-		valid, err := s.m.judge(ctx, t, to)
+		valid, err := s.m.judge(ctx, t, o.tokens.key, to)
 		if err != nil {
 			return "", err
 		}
@@ -156,7 +156,7 @@ func (s *Session) unrenewable(to aim) error {
 // judge says whether an access token may be relayed now. The signature was
 // checked once; the time window and the generation of the key set are compared
 // every time, also after a wait for the keys. An error means that it cannot be known.
-func (m *Manager) judge(ctx context.Context, t *accessToken, to aim) (bool, error) {
+func (m *Manager) judge(ctx context.Context, t *accessToken, key *oauth.DPoPKey, to aim) (bool, error) {
 	if t == nil {
 		return false, nil
 	}
@@ -165,7 +165,7 @@ func (m *Manager) judge(ctx context.Context, t *accessToken, to aim) (bool, erro
 	}
 	if m.cfg.Validate != oauth.ValidateExpiry {
 		if v := t.verdict.Load(); v == nil || !m.cfg.Client.VerdictCurrent(v, time.Now()) {
-			v, err := m.cfg.Client.CheckAccessToken(ctx, t.access, m.cfg.Validate, to.audience()...)
+			v, err := m.check(ctx, t.access, key, to.audience())
 			switch {
 			case errors.Is(err, oauth.ErrAccessToken):
 				if !errors.Is(err, oauth.ErrAccessTokenExpired) && m.mayLog(&m.unusable) {

@@ -110,6 +110,7 @@ func (x *exchange) call(ctx context.Context, subject string) (*oauth.TokenRespon
 	e := x.to.purpose.Exchange
 	answer, err := x.m.cfg.Client.ExchangeToken(ctx, oauth.TokenExchangeRequest{
 		SubjectToken: oauth.Secret(subject), Audience: e.Audience, Resource: e.Resource, Scope: e.Scope, RequestedTokenType: e.RequestedTokenType,
+		DPoPKey: x.s.seen.Load().tokens.key,
 	})
 	if unusable(err) {
 		pass.used(nil)

@@ -132,7 +132,7 @@ func (f *flight) askByDefault(ctx context.Context, o *opened, told error) error 
 // got no answer and that can do no harm: the policy allows it, or the access
 // token has run out and nothing is left to lose.
 func (f *flight) call(ctx context.Context, o *opened, store *openedStore) (*oauth.TokenResponse, error) {
-	request := oauth.RefreshRequest{RefreshToken: o.tokens.refresh}
+	request := oauth.RefreshRequest{RefreshToken: o.tokens.refresh, DPoPKey: o.tokens.key}
 	if !f.to.byDefault() {
 		request.Scope, request.Resource = f.to.purpose.Scope, f.to.purpose.Resource
 	}

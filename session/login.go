@@ -77,6 +77,10 @@ func (m *Manager) StartLogin(ctx context.Context, site *Site, req LoginRequest) 
 	if l.posted() && site.secure {
 		sameSite = http.SameSiteNoneMode // the response is a cross-site POST
 	}
+	var err error
+	if l.key, err = m.newKey(); err != nil {
+		return nil, err
+	}
 	r, err := m.cfg.Ring.current(ctx)
 	if err != nil {
 		return nil, err
@@ -95,7 +99,7 @@ func (m *Manager) StartLogin(ctx context.Context, site *Site, req LoginRequest) 
 	// Last, since the authorization server may hear of it.
 	target, err := m.cfg.Client.AuthorizationURL(ctx, oauth.AuthorizationRequest{
 		RedirectURI: req.RedirectURI, State: l.state, Nonce: l.nonce, CodeVerifier: l.verifier,
-		Params: params, ResponseMode: l.mode, Scope: l.scope(),
+		Params: params, ResponseMode: l.mode, Scope: l.scope(), DPoPKey: l.key,
 	})
 	if err != nil {
 		return nil, err
@@ -258,7 +262,7 @@ func (m *Manager) claim(ctx context.Context, l *loginState) error {
 // new identifier.
 func (m *Manager) begin(ctx context.Context, site *Site, cb Callback, l *loginState, code oauth.Secret) (*Session, *http.Cookie, error) {
 	began := time.Now()
-	answer, err := m.cfg.Client.Exchange(ctx, oauth.ExchangeRequest{Code: code, CodeVerifier: l.verifier, RedirectURI: cb.RedirectURI})
+	answer, err := m.cfg.Client.Exchange(ctx, oauth.ExchangeRequest{Code: code, CodeVerifier: l.verifier, RedirectURI: cb.RedirectURI, DPoPKey: l.key})
 	if err != nil {
 		switch oauth.ClassOf(err) {
 		case oauth.ClassOutage, oauth.ClassAmbiguous, oauth.ClassNotSent:
@@ -282,7 +286,10 @@ func (m *Manager) begin(ctx context.Context, site *Site, cb Callback, l *loginSt
 	if err := l.granted(answer.Scope); err != nil {
 		return nil, nil, m.discard(l, answer, err)
 	}
-	if err := m.describe(ctx, answer.AccessToken, id); err != nil {
+	if err := m.checkBound(ctx, answer.AccessToken, l.key); err != nil {
+		return nil, nil, m.discard(l, answer, err)
+	}
+	if err := m.describe(ctx, answer.AccessToken, l.key, id); err != nil {
 		return nil, nil, m.discard(l, answer, err)
 	}
 	s, c, err := m.create(ctx, site, cb.Request, l, began, answer, id)
@@ -322,7 +329,7 @@ func (m *Manager) create(ctx context.Context, site *Site, req *http.Request, l *
 			access: answer.AccessToken, purpose: m.aims.byDefault.id,
 			accessExpiry: answer.Expiry, issued: began, scope: answer.Scope, gen: 1,
 		},
-		refresh: answer.RefreshToken, id: answer.IDToken,
+		refresh: answer.RefreshToken, id: answer.IDToken, key: l.key,
 		nonce: l.nonce, claims: id.Claims, loginState: sum[:], returnTo: l.returnTo,
 	}
 	f := &facts{
@@ -339,7 +346,7 @@ func (m *Manager) create(ctx context.Context, site *Site, req *http.Request, l *
 	}
 	if answer.RefreshToken == "" {
 		// Nothing can prolong the access token; the session ends with it.
-		if _, err := m.judge(ctx, t.accessToken, m.aims.byDefault); err != nil {
+		if _, err := m.judge(ctx, t.accessToken, t.key, m.aims.byDefault); err != nil {
 			return nil, nil, err
 		}
 		f.accessEnd = t.expiry()

@@ -46,9 +46,10 @@ type loginState struct {
 	mode                   string         // response mode of the request; "" is query
 	maxAge                 *time.Duration // what was asked of the end user's authentication
 	acrValues              []string
-	wanted                 *StepUp  // what a resource server asks for; nil: it is no step-up
-	silent                 bool     // it asked not to involve the user
-	further                []string // scope that the session has beside the configured one
+	wanted                 *StepUp        // what a resource server asks for; nil: it is no step-up
+	silent                 bool           // it asked not to involve the user
+	further                []string       // scope that the session has beside the configured one
+	key                    *oauth.DPoPKey // that the tokens are to be bound to; nil: to none
 }
 
 // posted says whether the response is to come as a form, and not in the address.
@@ -84,6 +85,7 @@ type loginWire struct {
 	Silent  bool      `json:"silent,omitempty"`
 	StepUp  *stepWire `json:"step_up,omitempty"`
 	Further []string  `json:"further,omitempty"`
+	Key     string    `json:"dpop,omitempty"`
 }
 
 func (s *Site) loginPrefix() string { return s.name + ".login." }
@@ -124,6 +126,10 @@ func (s *Site) loginCookie(r *ring, l *loginState, sameSite http.SameSite) (*htt
 		if len(asked.ACRValues) > 0 {
 			w.ACRValues = nil // they are the same
 		}
+	}
+	var err error
+	if w.Key, err = keyWire(l.key); err != nil {
+		return nil, err
 	}
 	plain, err := json.Marshal(w)
 	if err != nil {
@@ -168,6 +174,9 @@ func (s *Site) openLogin(ctx context.Context, keys *KeyRing, c *http.Cookie) (*l
 	l := &loginState{
 		state: oauth.Secret(w.State), nonce: oauth.Secret(w.Nonce), verifier: oauth.Secret(w.Verifier),
 		returnTo: w.ReturnTo, created: fromMilliseconds(w.Created), restarted: w.Restarted, mode: w.Mode, acrValues: w.ACRValues,
+	}
+	if l.key, err = keyOf(w.Key); err != nil {
+		return nil, nil
 	}
 	var previous ticket
 	if len(w.Previous) == len(previous.id)+len(previous.secret) {

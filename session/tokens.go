@@ -26,10 +26,11 @@ type tokens struct {
 	idIssued    time.Time    // of that ID token
 	nonce       oauth.Secret // of the login's ID token (OIDC Core section 12.2)
 	claims      map[string]any
-	loginState  []byte   // digest of the state of the login that made the session
-	returnTo    string   // where that login went
-	further     []string // scope that resource servers have asked for, beside the configured one
-	steps       []step   // the step-ups that the session has been through, the last one first
+	key         *oauth.DPoPKey // that all tokens of the session are bound to; nil: Bearer tokens
+	loginState  []byte         // digest of the state of the login that made the session
+	returnTo    string         // where that login went
+	further     []string       // scope that resource servers have asked for, beside the configured one
+	steps       []step         // the step-ups that the session has been through, the last one first
 
 	narrow []*accessToken // those for one upstream each, what was got last first
 	apart  int            // of these, how many at the end the record has no room for
@@ -95,6 +96,7 @@ type tokensWire struct {
 
 	Further []string   `json:"further,omitempty"`
 	Steps   []stepWire `json:"steps,omitempty"`
+	Key     string     `json:"dpop,omitempty"`
 }
 
 type factsWire struct {
@@ -139,6 +141,9 @@ func (s *Site) sealInto(rec *Record, r *ring, secret []byte, t *tokens, f *facts
 		Scope: byDefault.Scope, Nonce: t.nonce.Reveal(), Claims: claims,
 		LoginState: t.loginState, ReturnTo: t.returnTo,
 		Gen: byDefault.Gen, Prev: byDefault.Prev, For: byDefault.For, Floor: t.floor,
+	}
+	if w.Key, err = keyWire(t.key); err != nil {
+		return err
 	}
 	for _, a := range t.stored() {
 		w.Narrow = append(w.Narrow, a.wire())
@@ -192,6 +197,9 @@ func (s *Site) unseal(rec *Record, r *ring, secret []byte) (*tokens, *facts, err
 		accessToken: byDefault.token(), refresh: oauth.Secret(w.Refresh), id: oauth.Secret(w.ID),
 		nonce: oauth.Secret(w.Nonce), loginState: w.LoginState, returnTo: w.ReturnTo,
 		floor: w.Floor,
+	}
+	if t.key, err = keyOf(w.Key); err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", errSealed, err)
 	}
 	for _, a := range w.Narrow {
 		t.narrow = append(t.narrow, a.token())

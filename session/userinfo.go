@@ -18,11 +18,11 @@ const userInfoLimit = 15 * time.Second
 // describe adds what the UserInfo endpoint says of the end user to the claims of
 // the ID token, if that is wanted. What it does not say for sure is not added: then
 // there is no login, as rules and applications count on these claims.
-func (m *Manager) describe(ctx context.Context, access oauth.Secret, id *oauth.IDToken) error {
+func (m *Manager) describe(ctx context.Context, access oauth.Secret, key *oauth.DPoPKey, id *oauth.IDToken) error {
 	if !m.cfg.UserInfo {
 		return nil
 	}
-	info, err := m.cfg.Client.UserInfo(ctx, access, id.Subject)
+	info, err := m.userInfo(ctx, access, key, id.Subject)
 	switch {
 	case err == nil:
 		id.Claims = mergeClaims(info, id.Claims)
@@ -31,6 +31,15 @@ func (m *Manager) describe(ctx context.Context, access oauth.Secret, id *oauth.I
 		return err
 	}
 	return outage(err)
+}
+
+// userInfo asks the UserInfo endpoint with an access token that is bound to a key, or
+// to none if that is nil.
+func (m *Manager) userInfo(ctx context.Context, access oauth.Secret, key *oauth.DPoPKey, subject string) (map[string]any, error) {
+	if key == nil {
+		return m.cfg.Client.UserInfo(ctx, access, subject)
+	}
+	return m.cfg.Client.BoundUserInfo(ctx, access, key, subject)
 }
 
 // renewClaims asks the UserInfo endpoint anew. If nothing comes of it the claims
@@ -49,7 +58,7 @@ func (s *Session) renewClaims(ctx context.Context) error {
 	if t == nil || s.entry().held.Load() != nil {
 		return nil // the store has not got these tokens yet
 	}
-	info, err := s.m.cfg.Client.UserInfo(ctx, t.access, o.facts.subject)
+	info, err := s.m.userInfo(ctx, t.access, o.tokens.key, o.facts.subject)
 	if err == nil {
 		err = s.storeClaims(ctx, info)
 	}
