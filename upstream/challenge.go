@@ -254,7 +254,7 @@ func isToken68Byte(c byte) bool {
 // refused reports whether a 401 with header h says that the access token is to
 // blame, as far as the grant wants it read that way.
 func (g *Grant) refused(h http.Header) bool {
-	var named, scope bool
+	var named, scope, proof bool
 	for _, field := range h["Www-Authenticate"] {
 		challenges, _ := parseChallenges(field)
 		for i := range challenges {
@@ -267,13 +267,15 @@ func (g *Grant) refused(h http.Header) bool {
 				return true
 			case code == errorInsufficientScope, code == errorInsufficientAuthentication:
 				scope = true // a new token would be no better
+			case code == errorUseNonce, code == errorInvalidProof:
+				proof = true // of the token there is nothing said
 			case ok:
 				named = true
 			}
 		}
 	}
 	switch {
-	case scope:
+	case scope, proof:
 		return false
 	case g.HealAny401:
 		return true

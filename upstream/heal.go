@@ -19,11 +19,12 @@ const (
 	ReplayRefreshFailed ReplayResult = "refresh_failed" // there was no fresh token in time
 	ReplayBodyGone      ReplayResult = "body_gone"      // the body could not be sent again
 	ReplayFailed        ReplayResult = "failed"         // no answer to the second attempt
+	ReplayProved        ReplayResult = "proved"         // another DPoP proof was taken, of the same token
 )
 
 // ReplayResults gives all results.
 func ReplayResults() []ReplayResult {
-	return []ReplayResult{ReplayHealed, ReplayRefused, ReplayRefreshFailed, ReplayBodyGone, ReplayFailed}
+	return []ReplayResult{ReplayHealed, ReplayRefused, ReplayRefreshFailed, ReplayBodyGone, ReplayFailed, ReplayProved}
 }
 
 // healing is what there is to do after a 401 that named the token.
@@ -32,8 +33,25 @@ type healing struct {
 	grant   *Grant
 	request *http.Request // of the client
 	refused string        // the token
+	proved  bool          // another proof of it was asked for
 	body    *replayBody   // nil if there is none
 	hook    *interim      // nil if there is none
+}
+
+// unauthorized sees to first, the 401 that answers out, and returns the request and
+// the answer that count.
+func (h *healing) unauthorized(out *http.Request, first *http.Response) (*http.Request, *http.Response) {
+	out, resp, result := h.proveAgain(out, first)
+	if result != "" {
+		h.replayed(h.request.Context(), result)
+	}
+	switch {
+	case resp.StatusCode == http.StatusUnauthorized && h.grant.refused(resp.Header):
+		return h.heal(out, resp)
+	case resp.StatusCode < http.StatusBadRequest:
+		h.grant.accepted(h.refused)
+	}
+	return out, resp
 }
 
 // heal gets a fresh token after first, the answer to out, and sends the request
@@ -75,19 +93,20 @@ func (h *healing) heal(out *http.Request, first *http.Response) (*http.Request, 
 		return out, first
 	}
 
-	again := h.grant.outgoing(h.request, fresh, h.hook)
-	if h.body != nil {
-		h.body.attach(again, 2)
-	}
-	second, err := h.hook.roundTrip(h.base(), again)
+	again, second, err := h.resend(fresh)
 	if err != nil {
 		h.log(ctx, slog.LevelWarn, "replay failed; first answer stands", slog.Any("error", err))
 		h.replayed(reqCtx, ReplayFailed)
 		return out, first
 	}
 	_ = first.Body.Close()
+	h.refused = fresh
+	again, second, result := h.proveAgain(again, second)
 	if second.StatusCode == http.StatusUnauthorized {
-		h.replayed(reqCtx, ReplayRefused)
+		if result == "" || result == ReplayProved {
+			result = ReplayRefused
+		}
+		h.replayed(reqCtx, result)
 		return again, second
 	}
 	h.grant.accepted(fresh)

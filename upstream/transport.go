@@ -41,7 +41,9 @@ func (e *TokenError) Unwrap() error { return e.Err }
 // Transport is an http.RoundTripper that attaches the access token of the
 // [Grant] in the request's context. Where the resource server answers 401 and
 // names the token as the reason, it has the token refreshed and sends the
-// request once more. Requests without a grant pass untouched.
+// request once more. A token that is bound to a key goes with a DPoP proof (RFC
+// 9449), a new one for each try; where that has to have a nonce, the request is sent
+// once more with it. Requests without a grant pass untouched.
 //
 // Once there is a first answer RoundTrip never returns an error: whatever goes
 // wrong with the second attempt, the first answer is the answer. The fields must
@@ -98,6 +100,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 	hook := newInterim(ctx, g)
 	out := g.outgoing(req, token, hook)
+	if err := g.prove(out, token); err != nil {
+		return g.tokenFailed(req, err)
+	}
 	var body *replayBody
 	if req.Body != nil && req.Body != http.NoBody {
 		limit := t.replayBuffer()
@@ -107,14 +112,14 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		body = newReplayBody(req, limit, g.ReservedHeader)
 		body.attach(out, 1)
 	}
-	resp, err := hook.roundTrip(t.base(), out)
+	resp, err := t.send(g, out, hook)
 	switch {
 	case err != nil || token == "":
 	case resp.StatusCode < http.StatusBadRequest:
 		g.accepted(token)
-	case resp.StatusCode == http.StatusUnauthorized && g.refused(resp.Header):
+	case resp.StatusCode == http.StatusUnauthorized:
 		h := healing{Transport: t, grant: g, request: req, refused: token, body: body, hook: hook}
-		out, resp = h.heal(out, resp)
+		out, resp = h.unauthorized(out, resp)
 	}
 	if body != nil {
 		body.release()
