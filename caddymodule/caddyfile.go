@@ -66,6 +66,7 @@ func parseBFF(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //	    response_mode       query|form_post|jwt|query.jwt|form_post.jwt
 //	    par                 auto|required|off
 //	    request_object      auto|required|off
+//	    dpop                off|on
 //	    trust_ca            <pem file...>
 //	    http_timeout        <duration>
 //	    public_origin       <origin>
@@ -171,6 +172,8 @@ func (h *Handler) unmarshalOption(o *options) error {
 		return o.text(&h.PAR)
 	case "request_object":
 		return o.text(&h.RequestObject)
+	case "dpop":
+		return o.text(&h.DPoP)
 	case "trust_ca":
 		return o.list(&h.TrustCA)
 	case "http_timeout":

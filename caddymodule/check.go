@@ -64,6 +64,7 @@ func (h *Handler) checkWords() error {
 		{"response_mode", h.ResponseMode, oauth.ResponseModes()},
 		{"par", h.PAR, []string{string(oauth.PARAuto), string(oauth.PARRequired), string(oauth.PAROff)}},
 		{"request_object", h.RequestObject, []string{string(oauth.RequestObjectAuto), string(oauth.RequestObjectRequired), string(oauth.RequestObjectOff)}},
+		{"dpop", h.DPoP, []string{"off", "on"}},
 		{"userinfo", h.UserInfo, []string{"off", "on"}},
 		{"error_pages", h.ErrorPages, []string{errorPagesBuiltin, errorPagesCaddy}},
 		{"cookie same_site", h.Cookie.SameSite, []string{"strict", "lax"}},

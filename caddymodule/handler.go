@@ -98,6 +98,11 @@ type Handler struct {
 	// key of ClientAuth: auto, where the metadata of the authorization server demands
 	// it; required; off. Default: auto.
 	RequestObject string `json:"request_object,omitempty"`
+	// DPoP is on to have the tokens of each new login bound to a key of its own (RFC
+	// 9449), which the authorization server has to support: then nobody can use a
+	// stolen one. A login whose tokens are not bound fails. Sessions that are there
+	// stay what they are. See docs/dpop.md. Default: off.
+	DPoP string `json:"dpop,omitempty"`
 	// TrustCA are PEM files with further roots for calls to the authorization server.
 	TrustCA []string `json:"trust_ca,omitempty"`
 	// HTTPTimeout bounds one call to the authorization server; a refresh may

@@ -26,6 +26,7 @@ type placement struct {
 	bff     *Handler // nil for bff_protect
 	proxied bool     // a bff_protect that was written as bff_proxy
 	bearer  bool     // a bff_protect that takes tokens of clients without a session
+	dpop    bool     // a bff_protect that lets none pass whose token is not bound to a key
 }
 
 // step is one of the steps of the way to a handler: into a route of a list, to a
@@ -159,7 +160,8 @@ func checkSessions(server *caddyhttp.Server, all []*placement) error {
 		}
 	}
 	for i, b := range all {
-		if err := checkBearer(b, all[:i]); err != nil {
+		if err := errors.Join(checkBefore(b, all[:i], b.bearer, (*Handler).judgesBearers, errBearerJudgement),
+			checkBefore(b, all[:i], b.dpop, (*Handler).bindsTokens, errDPoPOff)); err != nil {
 			return err
 		}
 		if b.bff != nil || slices.ContainsFunc(all[:i], func(a *placement) bool { return a.bff != nil && !apart(a, b) }) {
@@ -174,17 +176,17 @@ func checkSessions(server *caddyhttp.Server, all []*placement) error {
 	return nil
 }
 
-// checkBearer refuses a bff_protect that takes tokens of clients without a session
-// where the `bff` that ran last may not judge them.
-func checkBearer(b *placement, before []*placement) error {
-	if !b.bearer {
+// checkBefore refuses a bff_protect with an option for which the `bff` that ran last
+// does not do: that takes tokens of clients without a session, say.
+func checkBefore(b *placement, before []*placement, given bool, does func(*Handler) bool, why error) error {
+	if !given {
 		return nil
 	}
 	for _, a := range slices.Backward(before) {
 		switch {
 		case a.bff == nil || apart(a, b):
-		case !a.bff.judgesBearers():
-			return fmt.Errorf("%s: %w; %s is before it", b.site, errBearerJudgement, a.bff)
+		case !does(a.bff):
+			return fmt.Errorf("%s: %w; %s is before it", b.site, why, a.bff)
 		case within(b, a):
 			return nil
 		}

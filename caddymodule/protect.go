@@ -103,6 +103,12 @@ type Protect struct {
 	// asked for any acr and any scope then. It is set by bff_proxy. Default: the
 	// resource server's own answer passes, without the challenge.
 	StepUp bool `json:"step_up,omitempty"`
+	// DPoP has the upstream asked with access tokens alone that are bound to a key and
+	// come with a proof (RFC 9449): a session whose tokens are not, from before `dpop
+	// on` in `bff`, which it needs, is answered with token_unavailable. (Without it the
+	// token decides: one that is bound never goes without a proof.) It is set by
+	// bff_proxy. Default: off.
+	DPoP bool `json:"dpop,omitempty"`
 	// Cache is private where shared caches must not keep answers, upstream where
 	// the resource server alone decides. It is set by bff_proxy. Default: private.
 	Cache string `json:"cache,omitempty"`
@@ -179,6 +185,9 @@ func (p *Protect) unmarshalOption(d *caddyfile.Dispenser) (known bool, err error
 	case o.name == "step_up" && p.proxy:
 		p.StepUp = true
 		return true, o.flag()
+	case o.name == "dpop" && p.proxy:
+		p.DPoP = true
+		return true, o.flag()
 	case o.name == "cache" && p.proxy:
 		return true, o.choice(&p.Cache, cachePrivate, cacheUpstream)
 	}
@@ -225,7 +234,7 @@ func (p *Protect) Provision(ctx caddy.Context) error {
 	if err := p.replacePlaceholders(); err != nil {
 		return err
 	}
-	if err := p.checkPurpose(); err != nil {
+	if err := errors.Join(p.checkPurpose(), p.checkDPoP()); err != nil {
 		return err
 	}
 	return checkPlacements(ctx)
@@ -339,6 +348,9 @@ func (p *Protect) admit(hd *handle, r *http.Request) (*session.Session, *session
 		if !rule.holds(s.Claims()) {
 			return nil, nil, &httpError{code: codeForbidden, err: fmt.Errorf("claim %s does not have a required value", rule.Claim)}
 		}
+	}
+	if p.DPoP && !s.Bound() {
+		return nil, nil, &httpError{code: codeTokenUnavailable, err: errUnboundSession}
 	}
 	if p.Token == tokenUser {
 		if _, err := p.tokensOf(s).Token(r.Context()); err != nil {

@@ -86,6 +86,7 @@ func (h *Handler) called() string {
 
 func (h *Handler) setDefaults() {
 	setDefault(&h.UserInfo, "off")
+	setDefault(&h.DPoP, "off")
 	setDefault(&h.ResponseMode, oauth.ResponseModeQuery)
 	setDefault(&h.PAR, string(oauth.PARAuto))
 	setDefault(&h.RequestObject, string(oauth.RequestObjectAuto))
@@ -160,7 +161,7 @@ func (h *Handler) takeManager() error {
 	}
 	identity, err := json.Marshal([]any{
 		h.Issuer, h.Tenants, h.Metadata, h.ClientID, h.ClientSecret, h.ClientAuth, h.Name, h.Scope, h.Resource, h.AuthorizationParam, h.PAR, h.RequestObject, rootsSum,
-		h.HTTPTimeout, h.Cookie, h.Session, h.Refresh, h.AccessToken, h.UserInfo, h.Logout.Revoke, h.Logout.IDTokenHint,
+		h.HTTPTimeout, h.Cookie, h.Session, h.Refresh, h.AccessToken, h.UserInfo, h.DPoP, h.Logout.Revoke, h.Logout.IDTokenHint,
 	})
 	if err != nil {
 		return err
@@ -205,6 +206,7 @@ func (h *Handler) newManager(secret *configSecret, roots *x509.CertPool) (*sessi
 		SigningKey: h.credentials.signingKey, Certificate: h.credentials.certificate,
 		Assertion: oauth.AssertionConfig{Audience: oauth.AssertionAudience(h.ClientAuth.Audience), Type: oauth.AssertionType(h.ClientAuth.Typ)},
 		Scope:     h.Scope, Resource: h.Resource, Params: h.AuthorizationParam, PAR: oauth.PARMode(h.PAR), RequestObject: oauth.RequestObjectMode(h.RequestObject),
+		DPoP:    h.DPoP == "on",
 		Timeout: time.Duration(h.HTTPTimeout), Leeway: time.Duration(h.AccessToken.Leeway), Audience: h.AccessToken.Audience,
 		Logger: processLog,
 	}

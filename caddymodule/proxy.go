@@ -41,6 +41,7 @@ const streamCloseDelay = caddy.Duration(time.Hour)
 //	        requested_token_type access_token|jwt
 //	    }
 //	    step_up
+//	    dpop
 //	    replay_buffer <size>
 //	    cache         private|upstream
 //
@@ -70,8 +71,10 @@ func parseProxy(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := (&options{at: p.protect.at}).locate(p.protect.checkWrittenPurpose()); err != nil {
-		return nil, err
+	for _, check := range []func() error{p.protect.checkWrittenPurpose, p.protect.checkDPoP} {
+		if err := (&options{at: p.protect.at}).locate(check()); err != nil {
+			return nil, err
+		}
 	}
 	// TransportRaw stays nil here: reverse_proxy would replace what it finds
 	// there for https upstreams.
@@ -155,8 +158,11 @@ func checkHeaderUp(d *caddyfile.Dispenser) error {
 	if strings.HasPrefix(field, "-") {
 		return nil
 	}
-	if http.CanonicalHeaderKey(strings.TrimLeft(field, "+?")) == "Authorization" {
+	switch http.CanonicalHeaderKey(strings.TrimLeft(field, "+?")) {
+	case "Authorization":
 		return d.Errf("header_up cannot set '%s' in a bff_proxy: it carries the access token or nothing", d.Val())
+	case "Dpop":
+		return d.Errf("header_up cannot set '%s' in a bff_proxy: it carries the proof for the access token or nothing", d.Val())
 	}
 	return nil
 }

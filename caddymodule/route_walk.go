@@ -80,6 +80,7 @@ func (w *routeWalk) handler(way []step, raw json.RawMessage) {
 	case "bff_protect":
 		p.proxied = members["token"] != nil
 		_ = json.Unmarshal(members["accept_bearer"], &p.bearer)
+		_ = json.Unmarshal(members["dpop"], &p.dpop)
 		w.found = append(w.found, p)
 		w.others++
 		return

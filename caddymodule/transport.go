@@ -105,6 +105,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			zap.String("upstream", req.URL.Host))
 		return ungranted(req), nil
 	}
+	t.SetScheme(req) // a proof of possession names it
 	return t.relay.RoundTrip(req)
 }
 
