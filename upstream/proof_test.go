@@ -172,6 +172,10 @@ func TestNonceIsAskedFor(t *testing.T) {
 			answers: []*http.Response{refusal(), nonceWanted("a"), answer(200, "fine")}, status: 200, calls: 1,
 			results: []ReplayResult{ReplayHealed}, tokens: []string{"0", "1", "1"}, nonces: []string{"", "", "a"},
 		},
+		"nonce, then the token, then a nonce": {
+			answers: []*http.Response{nonceWanted("a"), refusal(), nonceWanted("b")}, status: 401, calls: 1,
+			results: []ReplayResult{ReplayProved, ReplayRefused}, tokens: []string{"0", "0", "1"}, nonces: []string{"", "a", "a"},
+		},
 		"nonce, then the token, with a body": {
 			body:    strings.NewReader("body"),
 			answers: []*http.Response{nonceWanted("a"), refusal()}, status: 401, calls: 1,
