@@ -104,6 +104,7 @@ function configuration(aliases) {
       devInteractions: { enabled: false },
       backchannelLogout: { enabled: true },
       claimsParameter: { enabled: true },
+      dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => true },
       introspection: { enabled: true, allowedPolicy: () => true },
       jwtIntrospection: { enabled: true },
       jwtResponseModes: { enabled: true },
@@ -138,7 +139,8 @@ function configuration(aliases) {
   };
 }
 
-const header = (jwt) => jwt && JSON.parse(Buffer.from(jwt.split('.')[0], 'base64url'));
+const part = (jwt, n) => (jwt ? JSON.parse(Buffer.from(jwt.split('.')[n], 'base64url')) : undefined);
+const header = (jwt) => part(jwt, 0);
 
 // write adds to the journal what came from a client, and what became of it.
 async function write(ctx, next) {
@@ -161,6 +163,8 @@ async function write(ctx, next) {
     type: ctx.type,
     rotated: sent.refresh_token !== undefined && ctx.body?.refresh_token !== undefined && ctx.body.refresh_token !== sent.refresh_token,
     bound: token?.['x5t#S256'],
+    proof: part(ctx.get('DPoP'), 1),
+    jkt: token?.jkt,
     audience: token?.aud,
     format: token?.format,
     active: ctx.body?.active,

@@ -29,6 +29,10 @@ func (s *protocolSite) startUpstream(t *testing.T, c protocolCase, authority *as
 	s.resourceServer = rs
 	rs.trust(s.server.Issuer, audience)
 	server := httptest.NewUnstartedServer(rs)
+	if c.dpop {
+		s.proofs = newDPoPServer(rs)
+		server.Config.Handler = s.proofs
+	}
 	t.Cleanup(server.Close)
 	rs.address = server.Listener.Addr().String()
 	if c.opaque {
@@ -102,7 +106,7 @@ func (s *protocolSite) format(t *testing.T, c protocolCase, j journal) {
 		if c.bound != nil {
 			bound = c.bound.Thumbprint()
 		}
-		if v.Format != want || v.Bound != bound || want == "jwt" && v.Audience != audience {
+		if v.Format != want || v.Bound != bound || (v.Key != "") != c.dpop || want == "jwt" && v.Audience != audience {
 			t.Errorf("an access token: %s", journal{v})
 		}
 	}
@@ -163,6 +167,40 @@ func (s *protocolSite) mutual(t *testing.T, j journal, c *astest.Certificate) {
 		if v.Certificate != c.Thumbprint() {
 			t.Errorf("%s came with the certificate %q", v.Route, v.Certificate)
 		}
+	}
+}
+
+// proved checks that one key is behind all tokens of a session, each got with a
+// proof that has a nonce of the server. RFC 9449.
+func (s *protocolSite) proved(t *testing.T, j journal) {
+	t.Helper()
+	pushes := j.route("pushed_authorization_request").where(func(v visit) bool { return v.Error == "" })
+	tokens := j.where(func(v visit) bool { return v.Route == "token" && v.Status == http.StatusOK })
+	if len(pushes) != 1 || len(tokens) < 4 || pushes[0].Params.KeyBinding == "" {
+		t.Fatalf("pushed and got tokens: %s", j)
+	}
+	for _, v := range append(tokens, pushes...) {
+		if v.Proof == nil || v.Proof.Nonce == "" || v.Proof.Method != http.MethodPost || !strings.HasPrefix(v.Proof.URI, s.server.Issuer+"/") {
+			t.Errorf("a proof: %s", journal{v})
+		}
+		if v.Route == "token" && v.Key != pushes[0].Params.KeyBinding {
+			t.Errorf("an access token for another key than that of the login: %s", journal{v})
+		}
+	}
+	ids := map[string]bool{}
+	for _, v := range j.where(func(v visit) bool { return v.Proof != nil }) {
+		if ids[v.Proof.ID] {
+			t.Errorf("a proof was sent twice: %s", journal{v})
+		}
+		ids[v.Proof.ID] = true
+	}
+	if demands := j.where(func(v visit) bool { return strings.HasPrefix(v.Error, "use_dpop_nonce") }); len(demands) == 0 {
+		t.Error("the authorization server never had to ask for a nonce")
+	}
+	s.proofs.mu.Lock()
+	defer s.proofs.mu.Unlock()
+	if len(s.proofs.faults) != 0 || s.proofs.demands < 3 {
+		t.Errorf("the resource server asked for %d nonces, and found: %q", s.proofs.demands, s.proofs.faults)
 	}
 }
 

@@ -43,6 +43,7 @@ type visit struct {
 		Claims       string `json:"claims"`
 		Scope        string `json:"scope"`
 		Resource     any    `json:"resource"`
+		KeyBinding   string `json:"dpop_jkt"`
 	} `json:"params"`
 
 	Request     *jwtHeader `json:"request"`     // of the request object
@@ -53,6 +54,8 @@ type visit struct {
 	Rotated     bool       `json:"rotated"`     // another refresh token came of it
 	Active      bool       `json:"active"`      // the introspected token is
 	Bound       string     `json:"bound"`       // thumbprint of the certificate that the access token is bound to
+	Proof       *dpopProof `json:"proof"`       // DPoP
+	Key         string     `json:"jkt"`         // thumbprint of the key that the access token is bound to
 	Audience    string     `json:"audience"`    // of the access token
 	Format      string     `json:"format"`      // of the access token: jwt or opaque
 }
@@ -113,9 +116,10 @@ func (j journal) refreshes() journal {
 }
 
 // refused are the visits that the server found fault with. That it cannot revoke
-// an access token that is a JWT is none.
+// an access token that is a JWT is none, nor that a proof has to have its nonce.
 func (j journal) refused() journal {
 	return j.where(func(v visit) bool {
-		return (v.Error != "" || v.Status >= 400) && !strings.HasPrefix(v.Error, "unsupported_token_type:")
+		code, _, _ := strings.Cut(v.Error, ":")
+		return (v.Error != "" || v.Status >= 400) && code != "unsupported_token_type" && code != "use_dpop_nonce"
 	})
 }

@@ -18,6 +18,7 @@ type protocolSite struct {
 	*bench
 	server *protocolServer
 	client string
+	proofs *dpopServer // before the resource server, where tokens are bound to a key
 }
 
 // login signs the user in: by redirects, or by a form that the server's page posts.

@@ -29,6 +29,7 @@ type protocolCase struct {
 	bound  *astest.Certificate // tokens are bound to it, and the resource server looks
 
 	certificate string // name of its files
+	dpop        bool   // tokens are bound to a key, and the resource server looks
 
 	logoutAtServer bool
 
@@ -145,6 +146,21 @@ func protocolCases(issued, selfSigned *astest.Certificate) []protocolCase {
 				s.mutual(t, j, selfSigned)
 			},
 			logoutAtServer: true,
+		},
+		{
+			name: "DPoP, with nonces",
+			client: map[string]any{
+				"token_endpoint_auth_method": "private_key_jwt", "token_endpoint_auth_signing_alg": "ES256",
+				"dpop_bound_access_tokens": true, "require_pushed_authorization_requests": true,
+			},
+			options: privateKey("ES256", "") + "dpop on\n" + jwt,
+			proxy:   "dpop\n",
+			dpop:    true,
+			use: func(t *testing.T, s *protocolSite) {
+				s.callUntil(t, 4)
+				s.proved(t, s.seen(t))
+				s.asserted(t, s.seen(t), "ES256")
+			},
 		},
 		{
 			name:    "introspection, UserInfo",
@@ -311,7 +327,7 @@ func (s *protocolSite) run(t *testing.T, c protocolCase) {
 	default:
 		s.logout(t)
 	}
-	if refused := s.seen(t).refused(); len(refused) != 0 && c.use == nil {
+	if refused := s.seen(t).refused(); len(refused) != 0 && c.name != "public client, a stolen refresh token" {
 		t.Errorf("the authorization server refused: %s", refused)
 	}
 	if _, forbidden := s.resourceServer.seen(); len(forbidden) != 0 {

@@ -51,6 +51,7 @@ type accessTokenClaims struct {
 
 	Confirmation struct {
 		Certificate string `json:"x5t#S256"` // RFC 8705 section 3.1
+		Key         string `json:"jkt"`      // RFC 9449 section 6.1
 	} `json:"cnf"`
 }
 
