@@ -43,7 +43,8 @@ func (s *Session) token(ctx context.Context, to aim) (string, error) {
 	if next == nil {
 		return "", err
 	}
-	return next.token(ctx, to)
+	token, err = next.token(ctx, to)
+	return s.follow(next, token, err)
 }
 
 // ownToken is token, and knows of no session that this one goes on as.

@@ -121,6 +121,21 @@ func (s *Session) moved(ctx context.Context, err error) (*Session, error) {
 	return s.m.openTicket(ctx, s.site, p.to)
 }
 
+// followed is a token of the session that another one goes on as: whoever holds on to
+// the old handle proves the possession of the new key with it.
+type followed struct {
+	next  *Session
+	token string
+}
+
+// follow notes that a token is one of next.
+func (s *Session) follow(next *Session, token string, err error) (string, error) {
+	if err == nil {
+		s.followed.Store(&followed{next: next, token: token})
+	}
+	return token, err
+}
+
 // continued gives the session that a login continues: the one that a step-up began
 // with, if it still lives, and if the same end user has come back. Nil: the login
 // makes a session that has nothing to do with any other.

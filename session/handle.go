@@ -25,8 +25,9 @@ type Session struct {
 	key    Key
 	own    bool // of a refresh or an exchange, not of a request
 
-	seen atomic.Pointer[opened] // the newest state that this handle has seen
-	e    atomic.Pointer[entry]
+	seen     atomic.Pointer[opened] // the newest state that this handle has seen
+	e        atomic.Pointer[entry]
+	followed atomic.Pointer[followed] // where its last token is from, if not from here
 }
 
 // String prints a constant: a handle may get into a log or a placeholder.

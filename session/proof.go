@@ -46,14 +46,22 @@ func (m *Manager) newKey() (*oauth.DPoPKey, error) {
 	return oauth.NewDPoPKey()
 }
 
-// Bound reports whether the access tokens of the session are bound to a key, so that
-// each request with one needs a proof ([Session.Proof]).
-func (s *Session) Bound() bool { return s.seen.Load().tokens.key != nil }
+// Bound reports whether the access token that this handle gave last, or will give, is
+// bound to a key, so that each request with it needs a proof ([Session.Proof]).
+func (s *Session) Bound() bool {
+	if f := s.followed.Load(); f != nil {
+		return f.next.Bound()
+	}
+	return s.seen.Load().tokens.key != nil
+}
 
-// Proof makes the DPoP proof for one try of a request with an access token of the
-// session. server is any name for who answers; method and uri are what it sees, uri
-// without query and fragment. It may be asked where the session is bound alone.
+// Proof makes the DPoP proof for one try of a request with an access token that this
+// handle gave. server is any name for who answers; method and uri are what it sees, uri
+// without query and fragment. It may be asked where the token is bound alone.
 func (s *Session) Proof(server, method, uri, token string) (string, error) {
+	if f := s.followed.Load(); f != nil && f.token == token {
+		return f.next.Proof(server, method, uri, token)
+	}
 	key := s.seen.Load().tokens.key
 	if key == nil {
 		return "", errUnbound

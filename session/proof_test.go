@@ -116,6 +116,44 @@ func TestBoundSessionOverTwoInstances(t *testing.T) {
 	})
 }
 
+// DP-07, DP-10, SU-03: a request in flight that goes on with the session of a step-up
+// proves the key of that one; and its token is no bearer token, even where the old
+// one was.
+func TestBoundContinuation(t *testing.T) {
+	for name, bound := range map[string]bool{"before and after": true, "after": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				options := levels()
+				b := newBound(t, options)
+				b.store.exclusive = false
+				a := newInstance(t, b.as, b.store, binding(t, b.as, bound))
+				br, rs := browser{}, b.as.ResourceServer()
+				a.login(br)
+				inFlight, refused := mustOpen(t, b, br), mustOpen(t, b, br)
+				old, err := inFlight.Token(t.Context())
+				if err != nil || inFlight.Bound() != bound || present(t, rs, inFlight, old) != http.StatusOK {
+					t.Fatalf("%v, and the resource server saw %+v", err, rs.Requests())
+				}
+				b.stepUp(br, gold())
+				for _, get := range []func() (string, error){
+					func() (string, error) { return inFlight.Token(t.Context()) },
+					func() (string, error) { return refused.Refresh(t.Context(), old) },
+				} {
+					if token, err := get(); err != nil || token == old {
+						t.Fatalf("after the step-up: %v, another token: %t", err, token != old)
+					}
+				}
+				for _, s := range []*session.Session{inFlight, refused} {
+					token, err := s.Token(t.Context())
+					if err != nil || !s.Bound() || present(t, rs, s, token) != http.StatusOK {
+						t.Errorf("%v, bound: %t, and the resource server saw %+v", err, s.Bound(), rs.Requests())
+					}
+				}
+			})
+		})
+	}
+}
+
 // DP-04, C7: a demand for a nonce belongs to the attempt: one refresh, nothing is
 // used twice, and no session ends.
 func TestBoundRefreshMeetsANonce(t *testing.T) {

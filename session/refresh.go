@@ -51,7 +51,8 @@ func (s *Session) refresh(ctx context.Context, to aim, refused string) (string, 
 	if next == nil {
 		return "", err
 	}
-	return next.refresh(ctx, to, refused)
+	token, err = next.refresh(ctx, to, refused)
+	return s.follow(next, token, err)
 }
 
 func (s *Session) ownRefresh(ctx context.Context, to aim, refused string) (string, error) {
