@@ -245,6 +245,38 @@ func TestProtectedResourceMetadata(t *testing.T) {
 	}
 }
 
+// RFC 9728 section 3.3: who gets the metadata makes its address of the resource
+// identifier, or the identifier of the address, and takes nothing but that one. SU-07.
+func TestProtectedResourceWithASlashAtItsEnd(t *testing.T) {
+	b := bearerBench(t, `
+		public_origin https://app.example.com
+		resource https://app.example.com/ https://app.example.com/api/
+		access_token {
+			validate jwt
+			audience https://app.example.com/ https://app.example.com/api/
+		}`, astest.Options{})
+	c := b.browser()
+	for path, want := range map[string]string{
+		"/.well-known/oauth-protected-resource":      "https://app.example.com/",
+		"/.well-known/oauth-protected-resource/api/": "https://app.example.com/api/",
+	} {
+		if a := c.get(path); a.StatusCode != http.StatusOK || a.json(t)["resource"] != want {
+			t.Errorf("%s: %d %s", path, a.StatusCode, a.body)
+		}
+	}
+	if a := c.get("/.well-known/oauth-protected-resource/api"); strings.Contains(a.body, "authorization_servers") {
+		t.Errorf("at the address of another resource: %s", a.body)
+	}
+	for path, want := range map[string]string{
+		"/api/x":    `Bearer resource_metadata="https://app.example.com/.well-known/oauth-protected-resource/api/"`,
+		"/scoped/x": `Bearer scope="orders", resource_metadata="https://app.example.com/.well-known/oauth-protected-resource"`,
+	} {
+		if got := c.get(path).Header.Values("Www-Authenticate"); !slices.Contains(got, want) {
+			t.Errorf("%s: %q", path, got)
+		}
+	}
+}
+
 // Where nothing can be validated, accept_bearer is an error of the configuration.
 func TestAcceptBearerNeedsValidation(t *testing.T) {
 	const site = "bff_proxy localhost:9 {\naccept_bearer\n}\n"

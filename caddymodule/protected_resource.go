@@ -20,7 +20,7 @@ const wellKnownResource = "/.well-known/oauth-protected-resource"
 // protectedResource is a resource indicator that may name a part of the site.
 type protectedResource struct {
 	identifier   string
-	origin, path string // path: without a slash at its end
+	origin, path string // path: "" for "/", else as it is written
 }
 
 // protectedResources picks those of the resource indicators for which there can
@@ -39,7 +39,12 @@ func (h *Handler) protectedResources() []protectedResource {
 		if err != nil {
 			continue
 		}
-		list = append(list, protectedResource{identifier: identifier, origin: origin, path: strings.TrimSuffix(u.EscapedPath(), "/")})
+		res := protectedResource{identifier: identifier, origin: origin}
+		// Of slashes at its end only that of the host is left out (RFC 9728 section 3.1).
+		if path := u.EscapedPath(); path != "/" {
+			res.path = path
+		}
+		list = append(list, res)
 	}
 	return list
 }
@@ -49,7 +54,7 @@ func (h *Handler) protectedResources() []protectedResource {
 func (hd *handle) resourceMetadata() string {
 	best := -1
 	for i, res := range hd.bff.resources {
-		if res.origin != hd.origin || res.path != "" && !returnurl.Below(hd.url.EscapedPath(), res.path) {
+		if res.origin != hd.origin || res.path != "" && !returnurl.Below(hd.url.EscapedPath(), strings.TrimSuffix(res.path, "/")) {
 			continue
 		}
 		if best < 0 || len(res.path) > len(hd.bff.resources[best].path) {
