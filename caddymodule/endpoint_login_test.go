@@ -4,6 +4,7 @@
 package caddymodule
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -98,6 +99,25 @@ func TestSilentLogin(t *testing.T) {
 	page.wantError(t, http.StatusUnauthorized, codeSessionRequired)
 	if !strings.Contains(page.body, `href="/bff/login?return_to=`) {
 		t.Errorf("no link: %s", page.body)
+	}
+}
+
+// A login that is begun anew asks what the first one asked: one that was not to
+// involve the user does not do so after all. AR-09.
+func TestRestartedLoginHasItsPrompt(t *testing.T) {
+	b := newBench(t, benchOptions{})
+	for _, prompt := range []string{"none", "login", ""} {
+		c := b.browser()
+		callback := c.authorize(mustParse(t, c.get("/bff/login?prompt="+prompt, navigate...).location()))
+		again := b.browser()
+		again.jar = maps.Clone(c.jar)
+		if a := c.get(callback, arrive...); a.StatusCode != http.StatusSeeOther || a.location() != "/" {
+			t.Fatalf("prompt %q: %d %q", prompt, a.StatusCode, a.location())
+		}
+		a := again.get(callback, navigate...)
+		if a.StatusCode != http.StatusSeeOther || mustParse(t, a.location()).Query().Get("prompt") != prompt {
+			t.Errorf("prompt %q, begun anew: %d %q", prompt, a.StatusCode, a.location())
+		}
 	}
 }
 

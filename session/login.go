@@ -59,7 +59,7 @@ func (m *Manager) StartLogin(ctx context.Context, site *Site, req LoginRequest) 
 	l := &loginState{
 		state: oauth.NewState(), nonce: oauth.NewNonce(), verifier: oauth.NewCodeVerifier(),
 		returnTo: req.ReturnTo, created: time.Now(), restarted: req.Restarted,
-		mode: req.ResponseMode, silent: req.Params.Get("prompt") == "none",
+		mode: req.ResponseMode, prompt: req.Params.Get("prompt"),
 	}
 	asked, params := m.cfg.Client.AuthenticationAsked(req.Params), req.Params
 	l.maxAge, l.acrValues = asked.MaxAge, asked.ACRValues
@@ -148,7 +148,7 @@ func (m *Manager) finishLogin(ctx context.Context, site *Site, cb Callback) (*Lo
 	}
 	done := site.cookie(site.loginName(l.state), "", http.SameSiteLaxMode, -1)
 	fail := func(kind LoginErrorKind, err error) *LoginError {
-		e := &LoginError{Kind: kind, ReturnTo: l.returnTo, Restarted: l.restarted, Params: l.authentication(), Silent: l.silent, StepUp: l.wanted, Cookies: []*http.Cookie{done}, Err: err}
+		e := &LoginError{Kind: kind, ReturnTo: l.returnTo, Restarted: l.restarted, Params: l.authentication(), Silent: l.silent(), StepUp: l.wanted, Cookies: []*http.Cookie{done}, Err: err}
 		if kind == LoginUnavailable {
 			e.Cookies = nil // it may still succeed
 		}

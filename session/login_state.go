@@ -47,7 +47,7 @@ type loginState struct {
 	maxAge                 *time.Duration // what was asked of the end user's authentication
 	acrValues              []string
 	wanted                 *StepUp        // what a resource server asks for; nil: it is no step-up
-	silent                 bool           // it asked not to involve the user
+	prompt                 string         // the prompt parameter that it came with; "none" asks not to involve the user
 	further                []string       // scope that the session has beside the configured one
 	key                    *oauth.DPoPKey // that the tokens are to be bound to; nil: to none
 }
@@ -56,6 +56,9 @@ type loginState struct {
 func (l *loginState) posted() bool {
 	return l.mode == oauth.ResponseModeFormPost || l.mode == oauth.ResponseModeFormPostJWT
 }
+
+// silent says whether it asked not to involve the user.
+func (l *loginState) silent() bool { return l.prompt == "none" }
 
 // authentication gives the parameters of a login that asks the same of the user's
 // authentication.
@@ -66,6 +69,9 @@ func (l *loginState) authentication() url.Values {
 	}
 	if len(l.acrValues) > 0 {
 		params.Set("acr_values", strings.Join(l.acrValues, " "))
+	}
+	if l.prompt != "" {
+		params.Set("prompt", l.prompt)
 	}
 	return params
 }
@@ -82,7 +88,7 @@ type loginWire struct {
 	MaxAge    *int64   `json:"max_age,omitempty"` // seconds
 	ACRValues []string `json:"acr,omitempty"`
 
-	Silent  bool      `json:"silent,omitempty"`
+	Prompt  string    `json:"prompt,omitempty"`
 	StepUp  *stepWire `json:"step_up,omitempty"`
 	Further []string  `json:"further,omitempty"`
 	Key     string    `json:"dpop,omitempty"`
@@ -119,7 +125,7 @@ func (s *Site) loginCookie(r *ring, l *loginState, sameSite http.SameSite) (*htt
 		seconds := int64(*l.maxAge / time.Second)
 		w.MaxAge = &seconds
 	}
-	w.Silent = l.silent
+	w.Prompt = l.prompt
 	if l.wanted != nil {
 		asked := l.wanted.wire(l.created)
 		w.StepUp, w.Further = &asked, l.further
@@ -188,7 +194,7 @@ func (s *Site) openLogin(ctx context.Context, keys *KeyRing, c *http.Cookie) (*l
 		maxAge := time.Duration(*w.MaxAge) * time.Second
 		l.maxAge = &maxAge
 	}
-	l.silent = w.Silent
+	l.prompt = w.Prompt
 	if w.StepUp != nil {
 		asked := w.StepUp.step()
 		l.wanted, l.further = &asked.StepUp, w.Further
