@@ -13,7 +13,7 @@ import (
 // MetadataOptions are authorization server metadata by hand, under the names of RFC
 // 8414 and where else they are registered. Endpoints are https, or http on loopback;
 // with a client certificate those where the client authenticates are the ones for
-// mutual TLS. Placeholders in endpoints as in Issuer.
+// mutual TLS. Placeholders as in Issuer.
 type MetadataOptions struct {
 	// AuthorizationEndpoint is where users sign in. Required.
 	AuthorizationEndpoint string `json:"authorization_endpoint,omitempty"`
@@ -55,16 +55,12 @@ func (m *MetadataOptions) unmarshalOption(o *options) error {
 			return o.text(e.to)
 		}
 	}
-	switch o.name {
-	case "scopes_supported":
-		return o.list(&m.ScopesSupported)
-	case "id_token_signing_alg_values_supported":
-		return o.list(&m.IDTokenSigningAlgValuesSupported)
-	case "authorization_signing_alg_values_supported":
-		return o.list(&m.AuthorizationSigningAlgValuesSupported)
-	case "introspection_signing_alg_values_supported":
-		return o.list(&m.IntrospectionSigningAlgValuesSupported)
-	case "authorization_response_iss_parameter_supported":
+	for _, l := range m.lists() {
+		if o.name == l.name {
+			return o.list(l.to)
+		}
+	}
+	if o.name == "authorization_response_iss_parameter_supported" {
 		m.AuthorizationResponseIssParameterSupported = true
 		return o.flag()
 	}
@@ -94,6 +90,21 @@ func (m *MetadataOptions) lacks(name string) bool {
 	return slices.ContainsFunc(m.endpoints(), func(e metadataEndpoint) bool { return e.name == name && *e.to == "" })
 }
 
+// lists are the options that are lists, by name.
+func (m *MetadataOptions) lists() []metadataList {
+	return []metadataList{
+		{"scopes_supported", &m.ScopesSupported},
+		{"id_token_signing_alg_values_supported", &m.IDTokenSigningAlgValuesSupported},
+		{"authorization_signing_alg_values_supported", &m.AuthorizationSigningAlgValuesSupported},
+		{"introspection_signing_alg_values_supported", &m.IntrospectionSigningAlgValuesSupported},
+	}
+}
+
+type metadataList struct {
+	name string
+	to   *[]string
+}
+
 // replaced are the options with placeholders.
 func (m *MetadataOptions) replaced() []replaced {
 	if m == nil {
@@ -104,6 +115,13 @@ func (m *MetadataOptions) replaced() []replaced {
 		if *e.to != "" {
 			all = append(all, replaced{"metadata " + e.name, []*string{e.to}, func() { *e.to = "https://unknown.invalid" }})
 		}
+	}
+	for _, l := range m.lists() {
+		r := replaced{option: "metadata " + l.name, forget: func() { *l.to = nil }}
+		for i := range *l.to {
+			r.values = append(r.values, &(*l.to)[i])
+		}
+		all = append(all, r)
 	}
 	return all
 }

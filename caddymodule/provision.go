@@ -120,7 +120,7 @@ func (h *Handler) setDefaults() {
 		h.Logout = &LogoutOptions{}
 	}
 	if h.CSRFHeader == nil {
-		h.CSRFHeader = &CSRFHeader{Name: "X-CSRF", Value: "1"}
+		h.CSRFHeader = defaultCSRFHeader()
 	}
 	setDefault(&h.Cookie.SameSite, "strict")
 	setDefault(&h.Refresh.On, "invalid_token")
@@ -132,6 +132,8 @@ func (h *Handler) setDefaults() {
 	setDefault(&h.Logout.Frontchannel, "off")
 	setDefault(&h.Logout.IDTokenHint, "auto")
 }
+
+func defaultCSRFHeader() *CSRFHeader { return &CSRFHeader{Name: "X-CSRF", Value: "1"} }
 
 func setDefault(v *string, to string) {
 	if *v == "" {

@@ -4,6 +4,7 @@
 package caddymodule
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -149,30 +150,36 @@ func (p *Protect) checkPurpose() error {
 	return nil
 }
 
-// replacePlaceholders replaces, at load, those in the options that choose an access
-// token.
+// replacePlaceholders replaces, at load, those in the rules and in the options that
+// choose an access token.
 func (p *Protect) replacePlaceholders() error {
-	fields := []*string{&p.Resource}
-	add := func(list []string) {
-		for i := range list {
-			fields = append(fields, &list[i])
-		}
-	}
-	add(p.Scope)
-	if x := p.Exchange; x != nil {
-		add(x.Audience)
-		add(x.Resource)
-		add(x.Scope)
-	}
 	repl := caddy.NewReplacer()
-	for _, v := range fields {
-		out, err := repl.ReplaceOrErr(*v, true, true)
-		if err != nil {
-			return fmt.Errorf("resource, scope or exchange has %q: %w", *v, err)
+	replace := func(option string, values ...*string) error {
+		for _, v := range values {
+			out, err := repl.ReplaceOrErr(*v, true, true)
+			if err != nil {
+				return fmt.Errorf("%s is %q: %w", option, *v, err)
+			}
+			*v = out
 		}
-		*v = out
+		return nil
 	}
-	return nil
+	list := func(values []string) (all []*string) {
+		for i := range values {
+			all = append(all, &values[i])
+		}
+		return all
+	}
+	errs := []error{replace("resource", &p.Resource), replace("scope", list(p.Scope)...)}
+	if x := p.Exchange; x != nil {
+		errs = append(errs, replace("exchange audience", list(x.Audience)...),
+			replace("exchange resource", list(x.Resource)...), replace("exchange scope", list(x.Scope)...))
+	}
+	for i := range p.Require {
+		rule := &p.Require[i]
+		errs = append(errs, replace("require", append(list(rule.Values), &rule.Claim)...))
+	}
+	return errors.Join(errs...)
 }
 
 // tokens is where a transport gets access tokens from.

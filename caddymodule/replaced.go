@@ -41,7 +41,8 @@ func (h *Handler) replaced() []replaced {
 		text("client_auth key_file", &h.ClientAuth.KeyFile, "unknown"), text("client_auth key_id", &h.ClientAuth.KeyID, ""),
 		text("client_auth certificate", &h.ClientAuth.Certificate, "unknown"), text("client_auth private_key", &h.ClientAuth.PrivateKey, "unknown"),
 		list("tenants", &h.Tenants), list("scope", &h.Scope), list("resource", &h.Resource), list("trust_ca", &h.TrustCA), list("claims", &h.Claims), list("access_token audience", &h.AccessToken.Audience),
-		list("trusted_origins", &h.TrustedOrigins),
+		list("trusted_origins", &h.TrustedOrigins), list("login_param", &h.LoginParam),
+		{"csrf_header", []*string{&h.CSRFHeader.Name, &h.CSRFHeader.Value}, func() { h.CSRFHeader = defaultCSRFHeader() }},
 	}
 	origins := list("return_origins", &h.ReturnOrigins)
 	origins.forget = func() { // return_to may name one of them

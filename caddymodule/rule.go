@@ -11,10 +11,10 @@ import (
 
 // Rule asks a claim of the ID token for a value.
 type Rule struct {
-	// Claim is its name.
+	// Claim is its name. Placeholders are replaced once, at load.
 	Claim string `json:"claim,omitempty"`
 	// Values are the acceptable ones. A claim that is a list needs one of them
-	// among its elements. Compared exactly.
+	// among its elements. Compared exactly. Placeholders as in Claim.
 	Values []string `json:"values,omitempty"`
 }
 
