@@ -336,6 +336,9 @@ func (m *Manager) create(ctx context.Context, site *Site, req *http.Request, l *
 		issuer: id.Issuer, subject: id.Subject, sid: id.SID, userAgent: clip(req.UserAgent(), 256),
 		created: now, authTime: id.AuthTime, lifetimeEnd: now.Add(m.cfg.Lifetime), refreshEnd: answer.RefreshExpiry,
 	}
+	if t.described, err = describedIn(id.Claims, answer.IDToken); err != nil {
+		return nil, nil, err
+	}
 	if l.wanted != nil {
 		var before *tokens
 		if old != nil {

@@ -26,11 +26,12 @@ type tokens struct {
 	idIssued    time.Time    // of that ID token
 	nonce       oauth.Secret // of the login's ID token (OIDC Core section 12.2)
 	claims      map[string]any
-	key         *oauth.DPoPKey // that all tokens of the session are bound to; nil: Bearer tokens
+	described   []string       // of these, the names of those that the UserInfo endpoint has told and the ID token has not
 	loginState  []byte         // digest of the state of the login that made the session
 	returnTo    string         // where that login went
 	further     []string       // scope that resource servers have asked for, beside the configured one
 	steps       []step         // the step-ups that the session has been through, the last one first
+	key         *oauth.DPoPKey // that all tokens of the session are bound to; nil: Bearer tokens
 
 	narrow []*accessToken // those for one upstream each, what was got last first
 	apart  int            // of these, how many at the end the record has no room for
@@ -94,9 +95,10 @@ type tokensWire struct {
 	Narrow []accessTokenWire `json:"narrow,omitempty"`
 	Floor  uint64            `json:"floor,omitempty"`
 
-	Further []string   `json:"further,omitempty"`
-	Steps   []stepWire `json:"steps,omitempty"`
-	Key     string     `json:"dpop,omitempty"`
+	Further   []string   `json:"further,omitempty"`
+	Steps     []stepWire `json:"steps,omitempty"`
+	Described []string   `json:"described,omitempty"`
+	Key       string     `json:"dpop,omitempty"`
 }
 
 type factsWire struct {
@@ -148,7 +150,7 @@ func (s *Site) sealInto(rec *Record, r *ring, secret []byte, t *tokens, f *facts
 	for _, a := range t.stored() {
 		w.Narrow = append(w.Narrow, a.wire())
 	}
-	w.Further = t.further
+	w.Further, w.Described = t.further, t.described
 	for _, s := range t.steps {
 		w.Steps = append(w.Steps, s.wire(s.at))
 	}
@@ -204,7 +206,7 @@ func (s *Site) unseal(rec *Record, r *ring, secret []byte) (*tokens, *facts, err
 	for _, a := range w.Narrow {
 		t.narrow = append(t.narrow, a.token())
 	}
-	t.further = w.Further
+	t.further, t.described = w.Further, w.Described
 	for _, s := range w.Steps {
 		t.steps = append(t.steps, s.step())
 	}

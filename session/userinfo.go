@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/caddy-bff/caddy-bff/oauth"
@@ -40,6 +41,21 @@ func (m *Manager) userInfo(ctx context.Context, access oauth.Secret, key *oauth.
 		return m.cfg.Client.UserInfo(ctx, access, subject)
 	}
 	return m.cfg.Client.BoundUserInfo(ctx, access, key, subject)
+}
+
+// describedIn gives the names of those claims that the ID token does not have.
+func describedIn(claims map[string]any, id oauth.Secret) ([]string, error) {
+	signed, err := oauth.IDTokenClaims(id)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(claims)) {
+		if _, ok := signed[name]; !ok {
+			names = append(names, name)
+		}
+	}
+	return names, nil
 }
 
 // renewClaims asks the UserInfo endpoint anew. If nothing comes of it the claims
@@ -84,7 +100,13 @@ func (s *Session) storeClaims(ctx context.Context, info map[string]any) error {
 		described := maps.Clone(info)
 		maps.DeleteFunc(described, func(name string, _ any) bool { _, ok := signed[name]; return ok })
 		fresh, facts := *o.tokens, *o.facts
-		fresh.claims = mergeClaims(o.tokens.claims, described)
+		fresh.claims = maps.Clone(o.tokens.claims)
+		for _, name := range o.tokens.described {
+			if _, ok := signed[name]; !ok {
+				delete(fresh.claims, name) // it is told again, or was taken away
+			}
+		}
+		fresh.claims, fresh.described = mergeClaims(fresh.claims, described), slices.Sorted(maps.Keys(described))
 		return s.site.sealInto(next, r, s.ticket.secret[:], &fresh, &facts)
 	})
 }

@@ -61,7 +61,17 @@ func TestUserInfoClaims(t *testing.T) {
 		if claims := refresh(false); claims["role"] != "writer" {
 			t.Errorf("outage: %v", claims)
 		}
-		b.refreshes(3)
+		// A claim that it has no more is gone: a right that was taken away. What the ID
+		// token of the login had, and later ones have not, stays.
+		b.as.Configure(func(o *astest.Options) {
+			o.UserInfoClaims = func(claims map[string]any) { delete(claims, "nickname") }
+			o.IDTokenClaims = func(_ string, claims map[string]any) { delete(claims, "email") }
+		})
+		claims = refresh(true)
+		if claims["role"] != nil || claims["nickname"] != nil || claims["email"] != "alice@example.com" || claims["sub"] != "alice" {
+			t.Errorf("taken away: %v", claims)
+		}
+		b.refreshes(4)
 		b.mustToken(br)
 	})
 }
