@@ -116,15 +116,24 @@ func (w stepWire) step() step {
 	return s
 }
 
-// steppedUp reports that the tokens came of a login that asked what u asks, and have
-// it still: who is not content with them would not be with others either.
-func (t *tokens) steppedUp(u *StepUp, now time.Time) bool {
+// steppedUp reports that the session came of a login that asked what u asks, and has
+// it still: who is not content with that would not be with another one either. The end
+// user may have authenticated long before the login told so.
+func (o *opened) steppedUp(u *StepUp, now time.Time) bool {
+	t, authenticated := o.tokens, o.facts.authTime
 	acr, _ := t.claims["acr"].(string)
 	if len(u.ACRValues) > 0 && !slices.Contains(u.ACRValues, acr) || t.scope != nil && !contains(t.scope, u.Scope) {
 		return false
 	}
 	return slices.ContainsFunc(t.steps, func(s step) bool {
-		return s.covers(u) && (u.MaxAge == nil || now.Sub(s.at) < max(*u.MaxAge, stepUpPause))
+		if u.MaxAge == nil || now.Sub(s.at) < stepUpPause {
+			return s.covers(u)
+		}
+		since := s.at
+		if !authenticated.IsZero() && authenticated.Before(since) {
+			since = authenticated
+		}
+		return s.covers(u) && now.Sub(since) < *u.MaxAge
 	})
 }
 
@@ -140,7 +149,7 @@ func (s *Session) stepUpPurpose() purpose {
 // [ErrSteppedUp] where such a login has just been.
 func (s *Session) SealStepUp(ctx context.Context, u *StepUp) (string, error) {
 	now := time.Now()
-	if s.seen.Load().tokens.steppedUp(u, now) {
+	if s.seen.Load().steppedUp(u, now) {
 		return "", ErrSteppedUp
 	}
 	r, err := s.m.cfg.Ring.current(ctx)
@@ -238,11 +247,17 @@ func (l *loginState) granted(scope []string) error {
 }
 
 // stepped notes in the tokens of a login what it has brought, and what the sessions
-// had brought that it continues.
+// had brought that it continues, as far as the scope of that was asked for again: it is
+// not where two step-ups were under way, or where it had grown too long.
 func (t *tokens) stepped(l *loginState, before *tokens, now time.Time) {
 	t.further = slices.DeleteFunc(l.scope(), func(token string) bool { return t.scope != nil && !slices.Contains(t.scope, token) })
 	t.steps = []step{{StepUp: StepUp{ACRValues: l.wanted.ACRValues, MaxAge: l.maxAge, Scope: l.wanted.Scope}, at: now}}
-	if before != nil {
-		t.steps = append(t.steps, before.steps[:min(len(before.steps), maxSteps-1)]...)
+	if before == nil {
+		return
+	}
+	for _, s := range before.steps {
+		if len(t.steps) < maxSteps && contains(t.further, s.Scope) {
+			t.steps = append(t.steps, s)
+		}
 	}
 }

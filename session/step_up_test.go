@@ -236,3 +236,58 @@ func TestStepUpThatIsNotReached(t *testing.T) {
 		})
 	}
 }
+
+// SU-02: how long ago the end user has authenticated counts from then, and not from the
+// login that told it.
+func TestSteppedUpByAnOldAuthentication(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, levels())
+		br := browser{}
+		b.login(br)
+		age := time.Hour
+		hourly := &session.StepUp{MaxAge: &age}
+		b.as.Configure(func(o *astest.Options) {
+			o.IDTokenClaims = func(_ string, claims map[string]any) {
+				claims["auth_time"] = time.Now().Add(-58 * time.Minute).Unix() // signed in elsewhere, and not asked again
+			}
+		})
+		b.stepUp(br, hourly)
+		for after, done := range map[time.Duration]bool{0: true, 3 * time.Minute: false} {
+			time.Sleep(after)
+			if _, err := b.seal(br, hourly); errors.Is(err, session.ErrSteppedUp) != done {
+				t.Errorf("after %s: %v", after, err)
+			}
+			if !done {
+				break
+			}
+		}
+	})
+}
+
+// SU-02: scope that an earlier step-up has brought, and that the last login did not ask
+// for again, can be asked for.
+func TestScopeLostBetweenStepUps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := levels()
+		o.TokenResponse = func(_ string, body map[string]any) { delete(body, "scope") } // granted as asked (RFC 6749 section 5.1)
+		b := newBench(t, o)
+		br := browser{}
+		b.login(br)
+		orders, stock := &session.StepUp{Scope: []string{"orders"}}, &session.StepUp{Scope: []string{"stock"}}
+		tab := maps.Clone(br)
+		first, second := b.beginStepUp(br, orders), b.beginStepUp(tab, stock)
+		maps.Copy(br, tab)
+		if _, err := b.finish(br, first); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.finish(br, second); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.seal(br, stock); !errors.Is(err, session.ErrSteppedUp) {
+			t.Errorf("what the last login has brought: %v", err)
+		}
+		if _, err := b.seal(br, orders); err != nil {
+			t.Errorf("what it has not asked for: %v", err)
+		}
+	})
+}
