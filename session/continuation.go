@@ -18,8 +18,9 @@ const (
 	// identifier leads there: for requests that the browser sent before it had the
 	// new one.
 	pointerLife = 10 * time.Second
-	// maxPointers is how many of these are followed one after the other.
-	maxPointers = 4
+	// maxPointers is how many of these are followed one after the other: more than there
+	// are step-ups in the time that a login may take.
+	maxPointers = 64
 )
 
 // A session that a step-up continues has a new identifier, as every login brings one.

@@ -449,3 +449,33 @@ func TestContinuationOnStores(t *testing.T) {
 type unclosed struct{ session.Store }
 
 func (*unclosed) Close() error { return nil }
+
+// However often a session has gone on since, a login that saw it leaves one session,
+// and a logout that its first cookie has begun ends the last one.
+func TestLongContinuation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := levels()
+		o.CodeLifetime = 10 * time.Minute
+		b := newBench(t, o)
+		br := browser{}
+		first := b.login(br)
+		tab := maps.Clone(br)
+		late := b.beginStepUp(tab, gold())
+		for range 9 {
+			b.stepUp(br, gold())
+			time.Sleep(time.Minute)
+		}
+		before := maps.Clone(br)
+		res, err := b.finish(tab, late)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, err := b.open(before); err != nil || s.ID() != res.Session.ID() {
+			t.Errorf("two sessions are left: %v", err)
+		}
+		if _, err := first.Logout(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		b.ended(tab, session.ReasonLoggedOut)
+	})
+}
