@@ -41,9 +41,13 @@ func (p *Protect) grant(hd *handle, w http.ResponseWriter, r *http.Request, s *s
 // transport, or of whom the resource server wants more.
 func (hd *handle) answerFor(r *http.Request, err error) *http.Response {
 	rec := &answerRecorder{header: make(http.Header)}
-	ctx := context.WithValue(r.Context(), handleKey{}, hd)
-	if failed := hd.fail(rec, r.WithContext(ctx), err); failed != nil {
-		return nil
+	r = r.WithContext(context.WithValue(r.Context(), handleKey{}, hd))
+	if failed := hd.fail(rec, r, err); failed != nil {
+		// An error of a transport is one of the resource server to a reverse proxy, which
+		// may try the next one: handle_errors has its say here.
+		if r.Context().Err() != nil || hd.runErrorRoutes(rec, r, asHTTPError(err), failed) != nil {
+			return nil
+		}
 	}
 	for _, name := range []string{"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials"} {
 		rec.header.Del(name) // on the answer since the request was let through

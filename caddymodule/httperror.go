@@ -325,6 +325,12 @@ func (hd *handle) failByCaddy(w http.ResponseWriter, r *http.Request, status int
 	if skip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.LogSkipVar).(bool); !skip {
 		return err
 	}
+	return hd.runErrorRoutes(w, r, e, err)
+}
+
+// runErrorRoutes answers with the site's handle_errors, or with our own page where
+// there is none, or where it fails.
+func (hd *handle) runErrorRoutes(w http.ResponseWriter, r *http.Request, e *httpError, err error) error {
 	server, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if server == nil || server.Errors == nil || len(server.Errors.Routes) == 0 {
 		return hd.errorPage(w, r, e)

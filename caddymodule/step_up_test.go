@@ -389,3 +389,30 @@ func TestStepUpUnderWay(t *testing.T) {
 	}
 	old.get("/api/x", script...).wantError(t, http.StatusUnauthorized, codeSessionRevoked)
 }
+
+// SU-01, SU-02: with `error_pages caddy` documents get the site's handle_errors for what
+// a step-up cannot reach, and not what the resource server has to say.
+func TestStepUpErrorPages(t *testing.T) {
+	for routes, want := range map[string]string{"\nhandle_errors {\n\trespond \"page {err.status_code} {http.bff.error}\" {err.status_code}\n}\n": "page %d %s", "": "<!DOCTYPE html>"} {
+		b := newBench(t, benchOptions{bff: "error_pages caddy", as: astest.Options{ACRs: []string{"pwd", "gold"}}, site: stepUpSite + routes})
+		b.rs.Demand(func(string) string { return goldChallenge })
+		page := func(a *answer, status int, code string) {
+			t.Helper()
+			text := want
+			if routes != "" {
+				text = fmt.Sprintf(want, status, code)
+			}
+			if a.StatusCode != status || a.Header.Get("X-BFF-Error") != code || !strings.HasPrefix(a.body, text) {
+				t.Errorf("%d %v %q, want %d %q", a.StatusCode, a.Header, a.body, status, text)
+			}
+		}
+		c := b.browser().login()
+		page(c.get("/strict/page", navigate...), http.StatusUnauthorized, codeStepUpRequired)
+		if a := c.stepUp(c.get("/api/page", navigate...).location()); a.StatusCode != http.StatusSeeOther {
+			t.Fatalf("%d %s", a.StatusCode, a.body)
+		}
+		page(c.get("/api/page", navigate...), http.StatusForbidden, codeStepUpFailed)
+		c.get("/api/x", script...).wantError(t, http.StatusForbidden, codeStepUpFailed)
+		b.stop()
+	}
+}
