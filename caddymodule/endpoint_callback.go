@@ -75,7 +75,7 @@ func (hd *handle) loginFailed(w http.ResponseWriter, r *http.Request, err error)
 		return hd.writeReload(w)
 	case e.Kind == session.LoginStale && !e.Restarted:
 		again := &loginWanted{returnTo: orRoot(e.ReturnTo), params: e.Params}
-		if live, err := hd.open(r.Context()); err == nil && e.StepUp != nil {
+		if live, err := hd.open(r.Context()); err == nil && hd.bff.manager.Continues(r.Context(), hd.site, e, live) {
 			again.live, again.stepUp = live, e.StepUp
 		}
 		start, err := hd.startLogin(r, again, true)

@@ -5,6 +5,7 @@ package caddymodule
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -414,5 +415,45 @@ func TestStepUpErrorPages(t *testing.T) {
 		page(c.get("/api/page", navigate...), http.StatusForbidden, codeStepUpFailed)
 		c.get("/api/x", script...).wantError(t, http.StatusForbidden, codeStepUpFailed)
 		b.stop()
+	}
+}
+
+// SU-03: a page that is open through a step-up in another tab can still sign out.
+func TestLogoutLinkThroughAStepUp(t *testing.T) {
+	b := newStepUpBench(t, benchOptions{})
+	c := b.browser().login()
+	link, _ := c.get("/bff/session", script...).json(t)["logout_url"].(string)
+	if a := c.stepUp(stepUpURL(t, c.get("/api/x", script...)).String()); a.StatusCode != http.StatusSeeOther {
+		t.Fatalf("%d %s", a.StatusCode, a.body)
+	}
+	b.browser().login().get(link, navigate...).wantError(t, http.StatusBadRequest, codeInvalidParameter)
+	if a := c.get(link, navigate...); a.StatusCode != http.StatusSeeOther || c.signedIn() {
+		t.Errorf("%d %s", a.StatusCode, a.body)
+	}
+}
+
+// SU-04: a step-up whose callback is stale begins anew for its own session alone, and
+// never for that of whoever has signed in since.
+func TestStaleStepUpOfAnotherSession(t *testing.T) {
+	b := newStepUpBench(t, benchOptions{bff: "scope openid"})
+	b.rs.Demand(func(string) string { return `Bearer error="insufficient_scope", scope="admin"` })
+	c := b.browser().login()
+	callback := c.authorize(mustParse(t, c.get(stepUpURL(t, c.get("/api/x", script...)).String(), navigate...).location()))
+	lost := &browser{bench: b, jar: maps.Clone(c.jar), client: c.client}
+	if a := lost.get(callback, arrive...); a.StatusCode != http.StatusSeeOther {
+		t.Fatalf("%d %s", a.StatusCode, a.body)
+	}
+	asked := func(c *browser) string {
+		t.Helper()
+		return mustParse(t, c.get(callback, arrive...).location()).Query().Get("scope")
+	}
+	own := &browser{bench: b, jar: maps.Clone(c.jar), client: c.client}
+	if scope := asked(own); scope != "openid admin" {
+		t.Errorf("for its own session: scope %q", scope)
+	}
+	c.do(http.MethodPost, "/bff/logout", "", script...)
+	b.as.Configure(func(o *astest.Options) { o.User = "bob" })
+	if scope := asked(c.login()); scope != "openid" {
+		t.Errorf("for another session: scope %q", scope)
 	}
 }

@@ -156,6 +156,16 @@ func (m *Manager) continued(ctx context.Context, site *Site, l *loginState, id *
 	return s, nil
 }
 
+// Continues reports that a login which did not succeed was a step-up of that session,
+// or of one that has gone on as it: of no other may be asked for what it wanted.
+func (m *Manager) Continues(ctx context.Context, site *Site, e *LoginError, live *Session) bool {
+	if e.StepUp == nil || e.previous == nil {
+		return false
+	}
+	s, err := m.openNewest(ctx, site, *e.previous, true)
+	return err == nil && s.key == live.key
+}
+
 // continues takes over what goes on of another session. Its lifetime is that of the
 // old one unless the end user has authenticated again since: a session that only got
 // more scope has no longer life for it.

@@ -360,11 +360,19 @@ func (s *Session) endLater(reason Reason) {
 }
 
 // LogoutProof is what a plain logout link carries: made for this session,
-// worthless without its cookie, and not to be guessed by another site.
+// worthless without its cookie, and not to be guessed by another site. It stays the
+// same when a step-up continues the session: pages that are open have it already.
 func (s *Session) LogoutProof() string {
+	return base64.RawURLEncoding.EncodeToString(s.logoutProof())
+}
+
+func (s *Session) logoutProof() []byte {
+	if proof := s.seen.Load().tokens.logoutProof; proof != nil {
+		return proof
+	}
 	mac := hmac.New(sha256.New, s.ticket.secret[:])
 	mac.Write(bind("logout link", string(s.site.id[:])))
-	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:16])
+	return mac.Sum(nil)[:16]
 }
 
 // CheckLogoutProof compares in constant time.

@@ -148,7 +148,7 @@ func (m *Manager) finishLogin(ctx context.Context, site *Site, cb Callback) (*Lo
 	}
 	done := site.cookie(site.loginName(l.state), "", http.SameSiteLaxMode, -1)
 	fail := func(kind LoginErrorKind, err error) *LoginError {
-		e := &LoginError{Kind: kind, ReturnTo: l.returnTo, Restarted: l.restarted, Params: l.authentication(), Silent: l.silent(), StepUp: l.wanted, Cookies: []*http.Cookie{done}, Err: err}
+		e := &LoginError{Kind: kind, ReturnTo: l.returnTo, Restarted: l.restarted, Params: l.authentication(), Silent: l.silent(), StepUp: l.wanted, Cookies: []*http.Cookie{done}, Err: err, previous: l.previous}
 		if kind == LoginUnavailable {
 			e.Cookies = nil // it may still succeed
 		}
@@ -343,6 +343,7 @@ func (m *Manager) create(ctx context.Context, site *Site, req *http.Request, l *
 		var before *tokens
 		if old != nil {
 			before = old.seen.Load().tokens
+			t.logoutProof = old.logoutProof()
 			f.continues(old.seen.Load().facts)
 		}
 		t.stepped(l, before, now)

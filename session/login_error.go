@@ -48,6 +48,8 @@ type LoginError struct {
 	Live      *Session       // LoginStale: the session that the login made, when it lives
 	Cookies   []*http.Cookie // to be set
 	Err       error
+
+	previous *ticket // the session that the login saw
 }
 
 func (e *LoginError) Error() string {

@@ -32,6 +32,7 @@ type tokens struct {
 	further     []string       // scope that resource servers have asked for, beside the configured one
 	steps       []step         // the step-ups that the session has been through, the last one first
 	key         *oauth.DPoPKey // that all tokens of the session are bound to; nil: Bearer tokens
+	logoutProof []byte         // that of the session that this one continues; nil: it has its own
 
 	narrow []*accessToken // those for one upstream each, what was got last first
 	apart  int            // of these, how many at the end the record has no room for
@@ -99,6 +100,7 @@ type tokensWire struct {
 	Steps     []stepWire `json:"steps,omitempty"`
 	Described []string   `json:"described,omitempty"`
 	Key       string     `json:"dpop,omitempty"`
+	Proof     []byte     `json:"proof,omitempty"`
 }
 
 type factsWire struct {
@@ -154,6 +156,7 @@ func (s *Site) sealInto(rec *Record, r *ring, secret []byte, t *tokens, f *facts
 	for _, s := range t.steps {
 		w.Steps = append(w.Steps, s.wire(s.at))
 	}
+	w.Proof = t.logoutProof
 	plain, err := json.Marshal(w)
 	if err != nil {
 		return fmt.Errorf("encoding tokens: %w", err)
@@ -210,6 +213,7 @@ func (s *Site) unseal(rec *Record, r *ring, secret []byte) (*tokens, *facts, err
 	for _, s := range w.Steps {
 		t.steps = append(t.steps, s.step())
 	}
+	t.logoutProof = w.Proof
 	if len(w.Claims) > 0 {
 		d := json.NewDecoder(bytes.NewReader(w.Claims))
 		d.UseNumber() // as they came out of the ID token
