@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/caddy-bff/caddy-bff/oauth"
@@ -179,7 +180,7 @@ func (f *facts) continues(old *facts) {
 	}
 	// Whoever signs the old session out means what has become of it.
 	if f.sid == "" {
-		f.sid, f.loginSID = old.sid, old.loginSID
+		f.sid, f.loginSID, f.formerSID = old.sid, old.loginSID, old.formerSID
 		return
 	}
 	f.loginSID = cmp.Or(old.loginSID, old.sid)
@@ -189,6 +190,20 @@ func (f *facts) continues(old *facts) {
 	if f.loginSID == f.sid {
 		f.loginSID = ""
 	}
+	former := append([]string{old.sid}, old.formerSID...)
+	former = slices.DeleteFunc(former, func(sid string) bool { return sid == "" || sid == f.sid || sid == f.loginSID })
+	f.formerSID = former[:min(len(former), maxSteps)]
+}
+
+// sids are those under which the authorization server may sign the session out.
+func (f *facts) sids() []string {
+	var sids []string
+	for _, sid := range append([]string{f.sid, f.loginSID}, f.formerSID...) {
+		if sid != "" && !slices.Contains(sids, sid) {
+			sids = append(sids, sid)
+		}
+	}
+	return sids
 }
 
 // goOn ends the old session in favour of the one that continues it, whose record is
@@ -229,11 +244,16 @@ func (s *Session) goOn(ctx context.Context, as *Session) error {
 	return nil
 }
 
-// signedOutBefore is endedMeanwhile for the authorization server's session that the
-// old session came of: its logout may have found neither of the two.
+// signedOutBefore is endedMeanwhile for the authorization server's sessions that the
+// old session came of: their logout may have found neither of the two.
 func (m *Manager) signedOutBefore(ctx context.Context, store *openedStore, f *facts, issued, began time.Time) error {
-	if f.loginSID == "" {
-		return nil
+	for _, sid := range f.sids() {
+		if sid == f.sid {
+			continue
+		}
+		if err := m.endedMeanwhile(ctx, store, &facts{issuer: f.issuer, subject: f.subject, sid: sid}, issued, began); err != nil {
+			return err
+		}
 	}
-	return m.endedMeanwhile(ctx, store, &facts{issuer: f.issuer, subject: f.subject, sid: f.loginSID}, issued, began)
+	return nil
 }

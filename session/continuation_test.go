@@ -479,3 +479,39 @@ func TestLongContinuation(t *testing.T) {
 		b.ended(tab, session.ReasonLoggedOut)
 	})
 }
+
+// SU-03, LO-14: each step-up may come of another session of the authorization server;
+// whichever of them it signs out, the session ends.
+func TestLogoutByEachSID(t *testing.T) {
+	for i := range 4 {
+		synctest.Test(t, func(t *testing.T) {
+			a, b := pair(t, levels())
+			br := browser{}
+			a.login(br)
+			for range 3 {
+				b.stepUp(br, gold())
+				time.Sleep(time.Minute)
+			}
+			sids := a.as.SIDs("alice")
+			if len(sids) != 4 || len(slices.Compact(slices.Sorted(slices.Values(sids)))) != 4 {
+				t.Fatalf("%q", sids)
+			}
+			a.signOut("", sids[i], 1)
+			b.ended(br, session.ReasonRevoked)
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, levels())
+		br := browser{}
+		b.login(br)
+		for range 9 {
+			b.stepUp(br, gold())
+		}
+		sids := b.as.SIDs("alice")
+		for _, sid := range sids[1:5] { // more than a record remembers
+			b.signOut("", sid, 0)
+		}
+		b.mustToken(br)
+		b.signOut("", sids[0], 1)
+	})
+}

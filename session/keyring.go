@@ -254,11 +254,8 @@ func (r *ring) indexKeys(kind string, values ...string) []IndexKey {
 // of its clients of a logout, and what is found belongs to all sites of one.
 func (r *ring) indexOf(clientID string, f *facts) []IndexKey {
 	index := r.indexKeys("sub", f.issuer, clientID, f.subject)[:1]
-	if f.sid != "" {
-		index = append(index, r.indexKeys("sid", f.issuer, clientID, f.sid)[0])
-	}
-	if f.loginSID != "" {
-		index = append(index, r.indexKeys("sid", f.issuer, clientID, f.loginSID)[0])
+	for _, sid := range f.sids() {
+		index = append(index, r.indexKeys("sid", f.issuer, clientID, sid)[0])
 	}
 	return index
 }

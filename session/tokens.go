@@ -44,8 +44,9 @@ type tokens struct {
 type facts struct {
 	issuer    string
 	subject   string
-	sid       string // of the newest ID token that has one
-	loginSID  string // that of the login, where it was another
+	sid       string   // of the newest ID token that has one
+	loginSID  string   // that of the login, where it was another
+	formerSID []string // those that step-ups have replaced, the last one first, where they are others still
 	userAgent string
 	created   time.Time
 	authTime  time.Time
@@ -104,18 +105,19 @@ type tokensWire struct {
 }
 
 type factsWire struct {
-	Issuer      string `json:"iss"`
-	Subject     string `json:"sub,omitempty"`
-	SID         string `json:"sid,omitempty"`
-	UserAgent   string `json:"ua,omitempty"`
-	Created     int64  `json:"created"`
-	AuthTime    int64  `json:"auth_time,omitempty"`
-	LifetimeEnd int64  `json:"end"`
-	RefreshEnd  int64  `json:"rt_end,omitempty"`
-	AccessEnd   int64  `json:"at_end,omitempty"`
-	LoginSID    string `json:"login_sid,omitempty"`
-	Gen         uint64 `json:"gen"`
-	Digest      []byte `json:"digest"`
+	Issuer      string   `json:"iss"`
+	Subject     string   `json:"sub,omitempty"`
+	SID         string   `json:"sid,omitempty"`
+	UserAgent   string   `json:"ua,omitempty"`
+	Created     int64    `json:"created"`
+	AuthTime    int64    `json:"auth_time,omitempty"`
+	LifetimeEnd int64    `json:"end"`
+	RefreshEnd  int64    `json:"rt_end,omitempty"`
+	AccessEnd   int64    `json:"at_end,omitempty"`
+	LoginSID    string   `json:"login_sid,omitempty"`
+	FormerSID   []string `json:"former_sid,omitempty"`
+	Gen         uint64   `json:"gen"`
+	Digest      []byte   `json:"digest"`
 }
 
 func milliseconds(t time.Time) int64 {
@@ -168,8 +170,8 @@ func (s *Site) sealInto(rec *Record, r *ring, secret []byte, t *tokens, f *facts
 		Created: milliseconds(f.created), AuthTime: milliseconds(f.authTime),
 		LifetimeEnd: milliseconds(f.lifetimeEnd),
 		RefreshEnd:  milliseconds(f.refreshEnd), AccessEnd: milliseconds(f.accessEnd),
-		LoginSID: f.loginSID,
-		Gen:      f.gen, Digest: f.digest[:],
+		LoginSID: f.loginSID, FormerSID: f.formerSID,
+		Gen: f.gen, Digest: f.digest[:],
 	})
 	if err != nil {
 		return fmt.Errorf("encoding facts: %w", err)
@@ -234,7 +236,7 @@ func (s *Site) unsealFacts(rec *Record, r *ring) (*facts, error) {
 		return nil, fmt.Errorf("%w: %w", errSealed, err)
 	}
 	f := &facts{
-		issuer: w.Issuer, subject: w.Subject, sid: w.SID, loginSID: w.LoginSID, userAgent: w.UserAgent,
+		issuer: w.Issuer, subject: w.Subject, sid: w.SID, loginSID: w.LoginSID, formerSID: w.FormerSID, userAgent: w.UserAgent,
 		created: fromMilliseconds(w.Created), authTime: fromMilliseconds(w.AuthTime),
 		lifetimeEnd: fromMilliseconds(w.LifetimeEnd),
 		refreshEnd:  fromMilliseconds(w.RefreshEnd), accessEnd: fromMilliseconds(w.AccessEnd),
