@@ -56,9 +56,10 @@ func (t *Transport) stepUp(g *Grant, req *http.Request, resp *http.Response) *ht
 // it. named reports that there was one, be it understood or not.
 func stepUpOf(h http.Header) (wanted *StepUp, named bool) {
 	for _, field := range h["Www-Authenticate"] {
-		challenges, _ := parseChallenges(field)
+		challenges, whole := parseChallenges(field)
 		for i := range challenges {
 			c := &challenges[i]
+			broken := !whole && i == len(challenges)-1 // it may have said more
 			if !c.is("Bearer") && !c.is("DPoP") {
 				continue
 			}
@@ -67,7 +68,7 @@ func stepUpOf(h http.Header) (wanted *StepUp, named bool) {
 				continue
 			}
 			named = true
-			if wanted := c.stepUp(code); wanted != nil {
+			if wanted := c.stepUp(code); wanted != nil && !broken {
 				return wanted, true
 			}
 		}

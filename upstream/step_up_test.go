@@ -61,6 +61,9 @@ func TestStepUpOf(t *testing.T) {
 		{[]string{`Bearer error="insufficient_user_authentication", max_age=""`}, "-", true},
 		{[]string{`Bearer error="insufficient_user_authentication", acr_values="` + long + `x"`}, "-", true},
 		{[]string{`Bearer error="insufficient_scope", scope="` + strings.Join(strings.Split("abcdefghijklmnopq", ""), " ") + `"`}, "-", true},
+		{[]string{`Bearer error="insufficient_user_authentication", acr_values="gold", max_age="300`}, "-", true},
+		{[]string{`Bearer error="insufficient_user_authentication", acr_values="gold" max_age="300"`}, "-", true},
+		{[]string{`Bearer error="insufficient_scope", scope="a", Basic realm="`}, "|any|a", true}, // the other one is broken
 		{[]string{`Bearer error="invalid_token", acr_values="gold"`}, "-", false},
 		{[]string{`Session error="insufficient_scope", scope="a"`}, "-", false},
 		{[]string{`Bearer realm="error=insufficient_scope, scope=a"`}, "-", false},
