@@ -372,6 +372,36 @@ func TestDPoPClock(t *testing.T) {
 	}
 }
 
+// DP-11: what an endpoint says of its clock in refusing a proof is heeded at once: a
+// login must not fail for it, and the next one be good.
+func TestDPoPClockOfUserInfo(t *testing.T) {
+	t.Parallel()
+	for _, ahead := range []time.Duration{-40 * time.Second, 40 * time.Second} {
+		as, key := astest.New(astest.Options{DPoP: true, RequireDPoP: true, ClockAhead: ahead}), newKey(t)
+		c := newClient(t, as, func(cfg *Config) { cfg.Leeway = maxLeeway })
+		tokens, err := boundLogin(t, c, as, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, calls := range []int{2, 3} {
+			if _, err := c.BoundUserInfo(t.Context(), tokens.AccessToken, key, "alice"); err != nil || as.Count(astest.UserInfo) != calls {
+				t.Errorf("%v, question %d: %v after %d calls", ahead, i+1, err, as.Count(astest.UserInfo))
+			}
+		}
+	}
+	// One that takes none at all is asked twice, no more.
+	as, key := astest.New(astest.Options{DPoP: true}), newKey(t)
+	c := newClient(t, as)
+	tokens, err := boundLogin(t, c, as, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	as.Script(astest.UserInfo, astest.Answer{Status: 401, Header: http.Header{"Www-Authenticate": {`DPoP error="invalid_dpop_proof"`}}, Times: -1})
+	if _, err := c.BoundUserInfo(t.Context(), tokens.AccessToken, key, "alice"); err == nil || as.Count(astest.UserInfo) != 2 {
+		t.Errorf("%v after %d calls", err, as.Count(astest.UserInfo))
+	}
+}
+
 func TestClockAhead(t *testing.T) {
 	t.Parallel()
 	sent := time.Date(2026, 1, 2, 3, 4, 5, 600e6, time.UTC)

@@ -59,8 +59,7 @@ func (c *Client) BoundUserInfo(ctx context.Context, accessToken Secret, key *DPo
 
 func (c *Client) getUserInfo(ctx context.Context, endpoint string, accessToken Secret, key *DPoPKey) (*answer, error) {
 	a, err := c.sendUserInfo(ctx, endpoint, accessToken, key)
-	if err == nil && key != nil && a.status == http.StatusUnauthorized && dpopNonce(a.header) != "" &&
-		strings.Contains(strings.Join(a.header["Www-Authenticate"], ","), "use_dpop_nonce") {
+	if err == nil && key != nil && a.status == http.StatusUnauthorized && asksForProof(a.header) {
 		a, err = c.sendUserInfo(ctx, endpoint, accessToken, key)
 	}
 	if err != nil {
@@ -75,6 +74,14 @@ func (c *Client) getUserInfo(ctx context.Context, endpoint string, accessToken S
 		return nil, e
 	}
 	return a, nil
+}
+
+// asksForProof reports whether a 401 asks for another proof of the same token: for one
+// with the nonce that comes along, or for one that can be taken, which one by the clock
+// of that answer may be (RFC 9449 sections 7.1 and 9).
+func asksForProof(h http.Header) bool {
+	challenges := strings.Join(h["Www-Authenticate"], ",")
+	return strings.Contains(challenges, "use_dpop_nonce") && dpopNonce(h) != "" || strings.Contains(challenges, "invalid_dpop_proof")
 }
 
 // sendUserInfo sends one request, with a proof where there is a key (RFC 9449 section

@@ -27,6 +27,9 @@ func (s *Server) userInfo(rec *Request) *response {
 		return refused("")
 	}
 	t := s.grants.access[token]
+	s.userInfoProofs.mu.Lock()
+	s.userInfoProofs.ahead = s.opts.ClockAhead
+	s.userInfoProofs.mu.Unlock()
 	if code := boundUse(&s.userInfoProofs, t, scheme, rec.Header, rec.Method, s.proofURI(rec), token); code != "" {
 		return &response{status: http.StatusUnauthorized, header: http.Header{"Www-Authenticate": {`DPoP error="` + code + `"`}}}
 	}
