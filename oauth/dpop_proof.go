@@ -84,7 +84,8 @@ func (c *Client) addProof(header http.Header, key *DPoPKey, method, endpoint str
 // ProveTo makes the value of the DPoP field for one try of a request to a resource
 // server, with an access token bound to the key (RFC 9449 section 7). server is any
 // name for who answers there: servers with different names know nothing of each
-// other's nonces. uri is the one that the server sees, without query and fragment.
+// other's nonces. Where a client can make up part of it, that stands behind a space:
+// what it has others forgotten is of the same first word. uri is the one that the server sees, without query and fragment.
 func (c *Client) ProveTo(server string, key *DPoPKey, method, uri string, accessToken Secret) (Secret, error) {
 	return key.prove(dpopProof{method: method, uri: uri, accessToken: accessToken}, c.resourceServers.of(server))
 }

@@ -6,6 +6,7 @@ package oauth
 import (
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 )
@@ -25,21 +26,30 @@ const (
 type dpopServer struct {
 	nonce string        // the newest (RFC 9449 section 8); "" for none
 	ahead time.Duration // of its clock before ours; 0 where that does not matter
+	used  uint64        // grows with each use of any
 }
 
 // dpopServers remembers servers of one kind by a name of theirs: authorization
 // servers, or resource servers. Neither gets the nonces of the other, even where
-// one origin is both (RFC 9449 section 9). Safe for concurrent use.
+// one origin is both (RFC 9449 section 9). Names with the same first word are of one
+// address. Safe for concurrent use.
 type dpopServers struct {
 	mu    sync.Mutex
 	known map[string]dpopServer
+	uses  uint64
 }
 
 // of returns what is known of a server.
 func (s *dpopServers) of(name string) dpopServer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.known[name]
+	server, there := s.known[name]
+	if there {
+		s.uses++
+		server.used = s.uses
+		s.known[name] = server
+	}
+	return server
 }
 
 // answered takes what the header of an answer says, for a request that was sent at
@@ -61,15 +71,39 @@ func (s *dpopServers) answered(name string, h http.Header, sent, received time.T
 		return
 	}
 	if _, there := s.known[name]; !there && len(s.known) >= maxDPoPServers {
-		for other := range s.known {
-			delete(s.known, other)
-			break
-		}
+		s.forget()
 	}
 	if s.known == nil {
 		s.known = map[string]dpopServer{}
 	}
+	s.uses++
+	now.used = s.uses
 	s.known[name] = now
+}
+
+// forget makes room: it lets go of the one that was used least recently at the
+// address with the most names. A client that makes up host names must not have
+// others forgotten.
+func (s *dpopServers) forget() {
+	names, most := map[string]int{}, 0
+	for name := range s.known {
+		address := addressOf(name)
+		names[address]++
+		most = max(most, names[address])
+	}
+	oldest, used := "", uint64(0)
+	for name, server := range s.known {
+		if names[addressOf(name)] == most && (oldest == "" || server.used < used) {
+			oldest, used = name, server.used
+		}
+	}
+	delete(s.known, oldest)
+}
+
+// addressOf is the first word of a server's name.
+func addressOf(name string) string {
+	address, _, _ := strings.Cut(name, " ")
+	return address
 }
 
 // dpopNonce returns the nonce of an answer; "" for none, for several, and for one
