@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -86,15 +87,21 @@ func (c *Client) dispatch(ctx context.Context, md *Metadata, params url.Values, 
 	if err != nil {
 		return nil, err
 	}
-	outer := params
-	if signs {
+	pack := func() (url.Values, error) {
+		if !signs {
+			return maps.Clone(params), nil
+		}
 		object, err := c.requestObject(params)
 		if err != nil {
 			return nil, err
 		}
-		outer = url.Values{"client_id": {c.cfg.ClientID}, "request": {object.Reveal()}}
+		return url.Values{"client_id": {c.cfg.ClientID}, "request": {object.Reveal()}}, nil
 	}
-	requestURI, err := c.push(ctx, md, outer, key)
+	outer, err := pack()
+	if err != nil {
+		return nil, err
+	}
+	requestURI, err := c.push(ctx, md, outer, key, pack)
 	switch {
 	case err != nil:
 		return nil, err

@@ -37,8 +37,9 @@ const (
 // push sends the parameters of an authorization request to the authorization
 // server, and returns the request_uri that stands for them (RFC 9126 section 2);
 // "" where the browser is to carry them. A proof of the key goes along, which binds
-// the code to it beside dpop_jkt (RFC 9449 section 10.1).
-func (c *Client) push(ctx context.Context, md *Metadata, params url.Values, key *DPoPKey) (Secret, error) {
+// the code to it beside dpop_jkt (RFC 9449 section 10.1). again makes the parameters
+// anew: what is sent a second time has another request object, as its jti has been seen.
+func (c *Client) push(ctx context.Context, md *Metadata, params url.Values, key *DPoPKey, again func() (url.Values, error)) (Secret, error) {
 	required := c.cfg.PAR == PARRequired || md.RequirePushedAuthorizationRequests
 	switch {
 	case c.cfg.PAR == PAROff:
@@ -51,7 +52,7 @@ func (c *Client) push(ctx context.Context, md *Metadata, params url.Values, key 
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
 	// The copy is for the client's credentials.
-	a, err := c.postProved(ctx, md.PushedAuthorizationRequestEndpoint, maps.Clone(params), maxPushedResponse, key)
+	a, err := c.postProved(ctx, md.PushedAuthorizationRequestEndpoint, maps.Clone(params), maxPushedResponse, key, again)
 	if err != nil {
 		return "", fmt.Errorf("pushing the authorization request: %w", err)
 	}

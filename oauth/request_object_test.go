@@ -177,3 +177,19 @@ func TestRequestObjectAlgorithmIsToldOf(t *testing.T) {
 		t.Error(log.String())
 	}
 }
+
+// PR-05, PR-08: what is pushed again with a DPoP nonce has a request object of its own,
+// for servers that have seen the jti of the first.
+func TestSignedRequestIsPushedAgain(t *testing.T) {
+	t.Parallel()
+	as, c := signingClient(t, astest.Options{RequireSignedRequest: true, RequirePAR: true, DPoP: true, RequireDPoP: true}, withDPoP)
+	as.DemandDPoPNonce(true)
+	_, err := boundLogin(t, c, as, newKey(t))
+	pushed := as.Requests(astest.PAR)
+	if err != nil || len(pushed) != 2 {
+		t.Fatalf("%v after %d pushed requests, the last of which was refused: %q", err, len(pushed), pushed[len(pushed)-1].RequestError)
+	}
+	if pushed[0].Form.Get("request") == pushed[1].Form.Get("request") {
+		t.Error("the request object was sent twice")
+	}
+}

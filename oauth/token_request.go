@@ -83,7 +83,7 @@ func (c *Client) token(ctx context.Context, timeout time.Duration, form url.Valu
 		return nil, notSent(err)
 	}
 	start := time.Now()
-	a, err := c.postProved(ctx, md.TokenEndpoint, form, maxTokenResponse, key)
+	a, err := c.postProved(ctx, md.TokenEndpoint, form, maxTokenResponse, key, nil)
 	// A call for one upstream that hangs says nothing of the others.
 	hung := narrow && ClassOf(err) == ClassAmbiguous
 	if ClassOf(err) != ClassNotSent && ClassOf(err) != ClassConfiguration && !hung {

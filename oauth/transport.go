@@ -135,11 +135,17 @@ func (c *Client) post(ctx context.Context, endpoint string, form url.Values, lim
 
 // postProved is post with a DPoP proof of a key, unless that is nil. Where the server
 // demands a nonce it has acted on nothing (RFC 9449 section 8): then the request is
-// sent once more, with that nonce, and a new client assertion.
-func (c *Client) postProved(ctx context.Context, endpoint string, form url.Values, limit int64, key *DPoPKey) (*answer, error) {
+// sent once more, with that nonce, and a new client assertion. again, unless nil, makes
+// the form anew for that, where it has something else that is good for once.
+func (c *Client) postProved(ctx context.Context, endpoint string, form url.Values, limit int64, key *DPoPKey, again func() (url.Values, error)) (*answer, error) {
 	a, err := c.postOnce(ctx, endpoint, form, limit, acceptJSON, key)
 	if err != nil || key == nil || a.status/100 != 4 || dpopNonce(a.header) == "" || answerError(a).Code != "use_dpop_nonce" {
 		return a, err
+	}
+	if again != nil {
+		if form, err = again(); err != nil {
+			return nil, err
+		}
 	}
 	return c.postOnce(ctx, endpoint, form, limit, acceptJSON, key)
 }
