@@ -16,13 +16,13 @@ import (
 const fapi = "fapi2-security-profile-final-client-"
 
 // securityProfilePlan covers PR-01, PR-02, CA-03, CA-08, MT-01, MD-09, TK-02, TK-03,
-// JW-02, CB-01 to CB-03 and ID-01 to ID-08 from outside, as FAPI 2.0 has them.
+// JW-02, CB-01 to CB-03, DP-01 to DP-08, DP-10 and ID-01 to ID-08 from outside, as FAPI 2.0 has them.
 func securityProfilePlan() plan {
 	return plan{
 		name: "fapi2-security-profile-final-client-test-plan", title: "FAPI 2.0 Security Profile client",
-		needs: "Needs `par required`, and `client_auth` by a key or a certificate, with the `certificate` that tokens are bound to; the `transport http` of `bff_proxy` shows the same one to the resource server. " +
+		needs: "Needs `par required`, and `client_auth` by a key or a certificate, with the `certificate` that tokens are bound to, which the `transport http` of `bff_proxy` shows to the resource server too, or with `dpop on` and `dpop` in `bff_proxy`. " +
 			"Client type `oidc`, profile `plain_fapi`: `plain_oauth` is not supported, since the ID token says who signed in. " +
-			"Every module is run with an authorization server that takes pushed requests alone, has its token endpoint behind `mtls_endpoint_aliases`, and publishes a decoy key with the same `kid`.",
+			"Every module is run with an authorization server that takes pushed requests alone, has its token endpoint behind `mtls_endpoint_aliases` where the client shows a certificate, and publishes a decoy key with the same `kid`.",
 		variants: fapiVariants(func(*setting) {}),
 		modules:  securityProfileModules(),
 	}
@@ -31,8 +31,8 @@ func securityProfilePlan() plan {
 // securityProfileModules are those of both plans.
 func securityProfileModules() []module {
 	return []module{
-		{name: fapi + "test-happy-path", sent: "what a good server sends", run: bound},
-		{name: fapi + "test-happy-path-no-dpop-nonce", sent: "no DPoP nonces"},
+		{name: fapi + "test-happy-path", sent: "what a good server sends; with DPoP both servers demand nonces, another one after each proof", run: withNonces},
+		{name: fapi + "test-happy-path-no-dpop-nonce", sent: "no DPoP nonces", run: withoutNonces},
 		{name: fapi + "test-discovery-issuer-mismatch", sent: "metadata with another `issuer`", run: issuerMismatch, as: otherIssuer},
 		{
 			name: fapi + "test-invalid-iss", sent: "ID token with another `iss`", run: refused,
@@ -99,12 +99,16 @@ func securityProfileModules() []module {
 			},
 		},
 		{
-			name: fapi + "test-token-type-case-insensitivity", sent: "token response whose `token_type` is `bEARER`", run: bound,
+			name: fapi + "test-token-type-case-insensitivity", sent: "token response whose `token_type` is `bEARER`, with DPoP `dPOP`", run: bound,
 			as: func(o *astestOptions) {
-				o.TokenResponse = func(_ string, body map[string]any) { body["token_type"] = "bEARER" }
+				typ := "bEARER"
+				if o.DPoP {
+					typ = "dPOP"
+				}
+				o.TokenResponse = func(_ string, body map[string]any) { body["token_type"] = typ }
 			},
 		},
-		{name: fapi + "test-rs-dpop-auth-scheme-case-insensitivity", sent: "a DPoP challenge in other letters"},
+		{name: fapi + "test-rs-dpop-auth-scheme-case-insensitivity", sent: "the resource server demands a nonce by a challenge with the scheme `dpop`", run: otherLetters},
 		{
 			name: fapi + "refresh-token-test", sent: "the resource server answers 401 `invalid_token` until there have been two refreshes; each gives a new refresh token and no ID token (the suite runs this with the profile of Brazil alone)",
 			as: func(o *astestOptions) { o.NoRefreshedIDToken = true }, run: refreshedTwice,
@@ -132,27 +136,6 @@ func bound(s *scenario) {
 	s.t.Helper()
 	accepted(s)
 	s.stolen()
-}
-
-// stolen uses the access token that the resource server took last, without what it is
-// bound to.
-func (s *scenario) stolen() {
-	s.t.Helper()
-	all := s.rs.Requests()
-	r, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.api, http.NoBody)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer "+all[len(all)-1].Token)
-	answer, err := overTLS.Do(r)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	answer.Body.Close()
-	if answer.StatusCode != http.StatusUnauthorized {
-		s.t.Errorf("a stolen access token: %d", answer.StatusCode)
-	}
-	s.see("access token without the certificate %d", answer.StatusCode)
 }
 
 // otherNonce: such an ID token is another login's.

@@ -47,6 +47,7 @@ var (
 		{"mtls", "`tls_client_auth`", func(set *setting) {
 			set.as.AuthMethod, set.as.ClientRoots, set.as.ClientSubject = "tls_client_auth", authority.Pool(), clientCertificate.Leaf.Subject.String()
 			set.as.Algorithm = "ES256"
+			set.as.MTLSAliases, set.clientCertificate = true, clientCertificate
 		}},
 	}
 	bindings = []binding{
@@ -54,6 +55,11 @@ var (
 			set.as.MTLSAliases, set.as.BindTokens = true, true
 			set.clientCertificate = clientCertificate
 		}, ofDPoP()},
+		{"dpop", "DPoP", func(set *setting) {
+			set.as.DPoP, set.as.RequireDPoP = true, true
+			set.bff += "\ndpop on"
+			set.proxy = "dpop"
+		}, nil},
 	}
 )
 

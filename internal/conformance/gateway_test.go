@@ -42,6 +42,8 @@ type setting struct {
 	// clientCertificate is shown to the authorization server and to the resource
 	// server; nil: none.
 	clientCertificate *astest.Certificate
+	// proxy are further options of bff_proxy.
+	proxy string
 	// files are written into {dir}.
 	files map[string][]byte
 }
@@ -86,6 +88,7 @@ https://{host} {
 	}
 	handle /api/* {
 		bff_proxy {api} {
+			{proxy}
 			transport http {
 				tls_trust_pool file {dir}/ca.pem
 				{client_certificate}
@@ -136,7 +139,7 @@ func start(t *testing.T, s setting) *gateway {
 		s.credentials = "client_secret {file.{dir}/secret}"
 		g.write("secret", []byte("secret"))
 	}
-	config := strings.NewReplacer("{bff}", s.bff, "{credentials}", s.credentials, "{client_certificate}", showCertificate).Replace(caddyfile)
+	config := strings.NewReplacer("{bff}", s.bff, "{proxy}", s.proxy, "{credentials}", s.credentials, "{client_certificate}", showCertificate).Replace(caddyfile)
 	config = strings.NewReplacer("{dir}", g.dir, "{issuer}", g.as.Issuer(), "{api}", api.URL).Replace(config)
 	for attempt := 1; ; attempt++ {
 		host := "localhost:" + freePort()

@@ -42,7 +42,9 @@ func (s *scenario) silent() {
 				s.t.Errorf("pushed: %v, query %q", r.Form, u.RawQuery)
 			}
 			s.authenticated(&r)
-			s.authorizationRequest(r.Form, unique)
+			if r.Status != http.StatusBadRequest { // a demand for a nonce, after which it comes again
+				s.authorizationRequest(r.Form, unique)
+			}
 		case astest.Authorize:
 			if !r.Form.Has("request_uri") {
 				s.authorizationRequest(r.Form, unique)
@@ -63,7 +65,11 @@ func (s *scenario) silent() {
 				}
 			}
 		case astest.UserInfo:
-			if !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer ") || r.Body != "" {
+			scheme := "Bearer "
+			if s.set.as.DPoP {
+				scheme = "DPoP "
+			}
+			if !strings.HasPrefix(r.Header.Get("Authorization"), scheme) || r.Body != "" {
 				s.t.Error("UserInfo: the access token is not in the header, or elsewhere too")
 			}
 		}
@@ -73,6 +79,7 @@ func (s *scenario) silent() {
 			unique("jti", jti)
 		}
 	}
+	s.proven(unique)
 	s.published()
 }
 
