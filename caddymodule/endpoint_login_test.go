@@ -102,6 +102,18 @@ func TestSilentLogin(t *testing.T) {
 	}
 }
 
+// A parameter without anything in it asks for nothing, and does not take the place of
+// the configured one. AR-09.
+func TestEmptyLoginParameter(t *testing.T) {
+	b := newBench(t, benchOptions{bff: "authorization_param acr_values gold"})
+	for _, value := range []string{"", "%20", "+%20"} {
+		a := b.browser().get("/bff/login?acr_values="+value, navigate...)
+		if got := mustParse(t, a.location()).Query()["acr_values"]; len(got) != 1 || got[0] != "gold" {
+			t.Errorf("acr_values=%s: %q", value, got)
+		}
+	}
+}
+
 // A login that is begun anew asks what the first one asked: one that was not to
 // involve the user does not do so after all. AR-09.
 func TestRestartedLoginHasItsPrompt(t *testing.T) {

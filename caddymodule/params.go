@@ -164,7 +164,7 @@ func (h *Handler) passOn(params url.Values) (url.Values, error) {
 		if len(v) > maxParamValue || !utf8.ValidString(v) || strings.ContainsFunc(v, notGraphic) {
 			return nil, badParameter(name + " is not acceptable")
 		}
-		if v != "" {
+		if strings.TrimSpace(v) != "" { // a list of nothing would take the place of the configured one
 			out.Set(name, v)
 		}
 	}
