@@ -120,8 +120,11 @@ func (h *Handler) checkDurations() error {
 	if idle := time.Duration(h.Session.IdleTimeout); idle > lifetime {
 		return wrong("session idle_timeout", "session idle_timeout is %s, which the lifetime of %s never lets happen", idle, lifetime)
 	}
-	if h.AccessToken.Validate == "expiry" && (len(h.AccessToken.Audience) > 0 || h.AccessToken.Leeway > 0) {
-		return wrong("access_token validate", "access_token: audience and leeway mean nothing with validate expiry")
+	switch a := h.AccessToken; {
+	case a.Validate == "expiry" && len(a.Audience) > 0:
+		return wrong("access_token validate", "access_token: audience means nothing with validate expiry")
+	case slices.Contains(a.Audience, ""):
+		return wrong("access_token audience", "access_token audience has an empty value")
 	}
 	return nil
 }

@@ -55,7 +55,7 @@ var wrongValues = []struct{ caddyfile, json, want string }{
 	{"refresh {\non 403\n}", `"refresh":{"on":"403"}`, `refresh on is "403"`},
 	{"cookie {\nsame_site none\n}", `"cookie":{"same_site":"none"}`, `cookie same_site is "none"`},
 	{"access_token {\nleeway 10m\n}", `"access_token":{"leeway":"10m"}`, "access_token leeway is 10m0s"},
-	{"access_token {\nvalidate expiry\naudience a\n}", `"access_token":{"validate":"expiry","audience":["a"]}`, "mean nothing with validate expiry"},
+	{"access_token {\nvalidate expiry\naudience a\n}", `"access_token":{"validate":"expiry","audience":["a"]}`, "access_token: audience means nothing with validate expiry"},
 	{"logout {\nreturn_to //evil.example.com\n}", `"logout":{"return_to":"//evil.example.com"}`, `logout return_to is "//evil.example.com"`},
 	{"logout {\nreturn_to /bff/login\n}", `"logout":{"return_to":"/bff/login"}`, `logout return_to is "/bff/login"`},
 	{"logout {\nbackchannel maybe\n}", `"logout":{"backchannel":"maybe"}`, `logout backchannel is "maybe"`},
@@ -119,6 +119,7 @@ func TestWrongOnceLoaded(t *testing.T) {
 		`{"issuer":"https://as.example.com","login_param":["prompt","prompt"]}`:    `login_param: "prompt" appears twice`,
 		`{"issuer":"https://as.example.com","refresh":{"rotation_grace":-1}}`:      "refresh rotation auto takes no duration",
 		`{"issuer":"https://as.example.com","http_timeout":-1}`:                    "http_timeout is -1ns, should be above zero",
+		`{"issuer":"https://as.example.com","access_token":{"audience":[""]}}`:     "access_token audience has an empty value",
 		`{"issuer":"https://as.example.com","trust_ca":["/nowhere/ca.pem"]}`:       "trust_ca: open /nowhere/ca.pem",
 		`{"issuer":"{env.BFF_TEST_ISSUER}"}`:                                       `issuer is "http://as.example.com"`,
 		`{"issuer":"{env.BFF_TEST_NONE}"}`:                                         `issuer is "{env.BFF_TEST_NONE}"`,
@@ -188,4 +189,13 @@ func provisionAt(t *testing.T, host, handler string) error {
 	return validate(t, fmt.Sprintf(`{"apps":{"http":{"servers":{"s":{"listen":["127.0.0.1:0"],"automatic_https":{"disable":true},
 		"routes":[{"handle":[{"handler":"static_response"}],"match":[{"host":["other.example.com"]}],"terminal":true},
 		{"match":[{"host":[%q]}],"terminal":true,"handle":[{"handler":"subroute","routes":[{"handle":[%s]}]}]}]}}}}}`, host, handler))
+}
+
+// ID tokens, signed responses and logout tokens have clocks too, however access tokens
+// are judged.
+func TestLeewayWithoutValidation(t *testing.T) {
+	const config = `{"issuer":"https://as.example.com","client_id":"shop","client_auth":"none","access_token":{"validate":"expiry","leeway":"10s"}}`
+	if err := provisionAt(t, "app.example.com", config); err != nil {
+		t.Error(err)
+	}
 }

@@ -214,7 +214,8 @@ type AccessTokenOptions struct {
 	// Audience are the acceptable audiences of a JWT, or of what an introspection
 	// tells. Default: none, unchecked.
 	Audience []string `json:"audience,omitempty"`
-	// Leeway is the clock difference tolerated for nbf and iat. Default: 30s.
+	// Leeway is the clock difference tolerated for nbf and iat, and with ID tokens,
+	// logout tokens and signed authorization responses for exp too. Default: 30s.
 	Leeway caddy.Duration `json:"leeway,omitempty"`
 }
 
