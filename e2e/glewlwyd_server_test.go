@@ -36,6 +36,9 @@ type glewlwyd struct {
 	admin  *browser
 
 	database string // its file
+	// one at a time may have it: two logins take each other's rows in the database, and
+	// while somebody else reads that, the server cannot write.
+	one sync.Mutex
 
 	mu      sync.Mutex
 	journal []exchange
@@ -238,10 +241,9 @@ func (g *glewlwyd) record(t *testing.T, server string) string {
 		t.Fatal(err)
 	}
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }}
-	var one sync.Mutex // two logins at once take each other's rows in the server's database
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		one.Lock()
-		defer one.Unlock()
+		g.one.Lock()
+		defer g.one.Unlock()
 		path := strings.TrimPrefix(r.URL.Path, "/api/glewlwyd/")
 		if !slices.Contains([]string{"auth", "par", "token", "introspect", "revoke", "userinfo"}, path) {
 			proxy.ServeHTTP(w, r)
@@ -290,6 +292,8 @@ func (g *glewlwyd) seen(client, path, grant string) []exchange {
 // of them that are still good, by its database.
 func (g *glewlwyd) refreshTokens(t *testing.T, client string) (all, enabled int) {
 	t.Helper()
+	g.one.Lock()
+	defer g.one.Unlock()
 	query := exec.Command("sqlite3", "-readonly", "-cmd", ".timeout 5000", "-separator", " ", g.database,
 		"SELECT count(*), coalesce(sum(gpor_enabled), 0) FROM gpo_refresh_token WHERE gpor_client_id = '"+client+"'")
 	out, err := query.CombinedOutput()
