@@ -75,7 +75,8 @@ func (x *exchange) run(ctx context.Context, gen uint64) error {
 	if o, err := x.s.current(ctx); err != nil || o.tokens.of(x.to).generation() > gen {
 		return err // the end, or somebody else's is there
 	}
-	subject, err := x.s.token(ctx, x.m.aims.byDefault)
+	// Of this session alone: where that goes on as another, whoever waits asks there.
+	subject, err := x.s.ownToken(ctx, x.m.aims.byDefault)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ package session_test
 
 import (
 	"errors"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -331,4 +332,38 @@ func TestBoundLoginFitsItsCookie(t *testing.T) {
 	if len(slices.Compact(slices.Sorted(slices.Values(keys)))) != 2 {
 		t.Errorf("two logins with the keys %v", keys)
 	}
+}
+
+// DP-07, TX-03: an exchange that waited for its subject token while a step-up came back
+// is the business of the session that goes on: the old key fits no token of that one.
+func TestBoundExchangeOverAStepUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		options := levels()
+		options.AccessTokenLifetime = 5 * time.Minute
+		b := newBound(t, options)
+		br := browser{}
+		b.login(br)
+		old := maps.Clone(br)
+		time.Sleep(6 * time.Minute)
+		params := b.beginStepUp(br, gold())
+		b.as.Script(astest.Token, astest.Answer{DelayReply: 2 * time.Second})
+		got := make(chan error, 1)
+		go func() { _, err := b.tokenFor(old, swapped); got <- err }()
+		time.Sleep(time.Second)
+		if _, err := b.finish(br, params); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-got; err != nil {
+			t.Errorf("a request in flight: %v", err)
+		}
+		requests := b.as.Requests(astest.Token)
+		jkt := requests[len(requests)-1].Proof().JKT
+		for _, r := range b.as.ExchangeRequests() {
+			if r.Status != http.StatusOK || r.Proof().JKT != jkt {
+				t.Errorf("an exchange was answered %d %s, the proof by the key of the session that goes on: %t", r.Status, r.ProofError, r.Proof().JKT == jkt)
+			}
+		}
+		b.exchanges(1)
+		b.refreshes(1)
+	})
 }
