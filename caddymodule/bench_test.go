@@ -37,7 +37,8 @@ type bench struct {
 	logFile  string
 	dir      string
 	config   []byte
-	reloaded time.Time // the last time a configuration replaced another one
+	stopped  bool
+	reloaded time.Time // the last time a configuration replaced another one, or came after it
 }
 
 // benchOptions are what differs from test to test.
@@ -138,7 +139,7 @@ http://%s:%s {
 
 func (b *bench) load() {
 	b.t.Helper()
-	again := caddy.ActiveContext().Context != nil
+	again := b.stopped || caddy.ActiveContext().Context != nil
 	if err := caddy.Load(b.config, true); err != nil {
 		b.t.Fatalf("starting Caddy: %v", err)
 	}
@@ -158,6 +159,7 @@ func (b *bench) stop() {
 	if err := caddy.Stop(); err != nil {
 		b.t.Errorf("stopping Caddy: %v", err)
 	}
+	b.stopped = true
 }
 
 func (b *bench) log() string {
