@@ -78,7 +78,7 @@ func (md *Metadata) configured(issuer string) (*Metadata, error) {
 		&own.ScopesSupported, &own.ResponseModesSupported, &own.TokenEndpointAuthMethodsSupported, &own.TokenEndpointAuthSigningAlgValuesSupported,
 		&own.CodeChallengeMethodsSupported, &own.IDTokenSigningAlgValuesSupported, &own.IntrospectionSigningAlgValuesSupported,
 		&own.RequestObjectSigningAlgValuesSupported, &own.AuthorizationSigningAlgValuesSupported,
-		&own.UserInfoSigningAlgValuesSupported,
+		&own.UserInfoSigningAlgValuesSupported, &own.DPoPSigningAlgValuesSupported,
 	} {
 		*list = slices.Clone(*list)
 	}

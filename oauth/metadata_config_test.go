@@ -5,6 +5,7 @@ package oauth
 
 import (
 	"errors"
+	"reflect"
 	"testing"
 
 	"github.com/caddy-bff/caddy-bff/internal/astest"
@@ -93,5 +94,28 @@ func TestConfiguredMetadataIsChecked(t *testing.T) { // MD-03, C308
 	})
 	if err == nil {
 		t.Error("beside tenants")
+	}
+}
+
+// No list of what was configured is shared with whoever configured it.
+func TestConfiguredMetadataIsCopied(t *testing.T) { // MD-03
+	t.Parallel()
+	md := byHand("https://as.test")
+	lists := map[string][]string{}
+	for field, v := range reflect.ValueOf(md).Elem().Fields() {
+		if v.Kind() == reflect.Slice {
+			lists[field.Name] = []string{"ES256"}
+			v.Set(reflect.ValueOf(lists[field.Name]))
+		}
+	}
+	own, err := md.configured("https://as.test")
+	if err != nil || len(lists) == 0 {
+		t.Fatal(len(lists), err)
+	}
+	for name, list := range lists {
+		list[0] = "changed"
+		if got := reflect.ValueOf(own).Elem().FieldByName(name).Index(0).String(); got != "ES256" {
+			t.Errorf("%s is %s", name, got)
+		}
 	}
 }
