@@ -135,6 +135,8 @@ func TestBearerIntrospected(t *testing.T) { // AT-07, AT-10, C1
 		"token_type missing":    {introspected("token_type", nil), false},
 		"token_type DPoP":       {introspected("token_type", "DPoP"), false},
 		"token_use refresh":     {introspected("token_use", "refresh_token"), false},
+		"token_use id":          {introspected("token_use", "id"), false},
+		"typ ID":                {introspected("typ", "ID"), false},
 		"typ Refresh":           {introspected("typ", "Refresh"), false},
 		"typ Offline":           {introspected("typ", "Offline"), false},
 		"bound":                 {introspected("cnf", map[string]any{"jkt": "x"}), false},
