@@ -86,7 +86,9 @@ func (c *Client) requestObject(params url.Values) (Secret, error) {
 	}
 	claims := make(map[string]any, len(params)+6)
 	for name, values := range params {
-		claims[name] = requestClaim(name, values)
+		if len(values) > 0 { // else it is not there, as in a query
+			claims[name] = requestClaim(name, values)
+		}
 	}
 	notBefore := time.Now().Add(-assertionBackDate)
 	claims["iss"], claims["aud"] = c.cfg.ClientID, c.cfg.Issuer

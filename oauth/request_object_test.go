@@ -193,3 +193,32 @@ func TestSignedRequestIsPushedAgain(t *testing.T) {
 		t.Error("the request object was sent twice")
 	}
 }
+
+// A parameter without a value is in no request object, as it is in no query.
+func TestParameterWithoutValueIsNotSigned(t *testing.T) { // PR-05
+	t.Parallel()
+	as, c := signingClient(t, astest.Options{}, func(cfg *Config) {
+		cfg.RequestObject, cfg.Params = RequestObjectRequired, url.Values{"prompt": nil}
+	})
+	r := authorizationRequest()
+	r.Params = url.Values{"resource": nil, "login_hint": {"bob"}}
+	raw, err := c.AuthorizationURL(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := as.Login(raw); err != nil {
+		t.Error(err)
+	}
+	u, _ := url.Parse(raw)
+	s, err := parseJWS(u.Query().Get("request"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var claims map[string]any
+	if err := json.Unmarshal(s.payload, &claims); err != nil {
+		t.Fatal(err)
+	}
+	if claims["prompt"] != nil || claims["resource"] != nil || claims["login_hint"] != "bob" {
+		t.Errorf("%v", claims)
+	}
+}
