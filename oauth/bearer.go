@@ -73,8 +73,7 @@ func (c *Client) jwtBearer(ctx context.Context, raw Secret, audience []string) (
 		if err != nil {
 			return 0, err
 		}
-		generation := c.keys.generation()
-		return generation, c.keys.verifyUnasked(ctx, s, issued)
+		return c.keys.verifyUnasked(ctx, s, issued)
 	})
 	if err != nil {
 		return nil, err

@@ -135,15 +135,15 @@ func (ks *keySet) verify(ctx context.Context, s *signed, patience time.Duration)
 // verifyUnasked is verify for a token that nobody asked for, issued at a moment
 // that it tells itself. Whoever sends made-up ones gets one fetch in refetchEvery,
 // which is not taken from those that a login has. Keys that were fetched after the
-// token was made are the last word on it. Errors: errSignature;
-// [ErrKeysUnavailable], also while newer keys cannot be asked for.
-func (ks *keySet) verifyUnasked(ctx context.Context, s *signed, issued time.Time) error {
+// token was made are the last word on it. It returns the generation asked. Errors:
+// errSignature; [ErrKeysUnavailable], also while newer keys cannot be asked for.
+func (ks *keySet) verifyUnasked(ctx context.Context, s *signed, issued time.Time) (uint64, error) {
 	k, err := ks.get(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if k.verify(s) {
-		return nil
+		return k.generation, nil
 	}
 	ks.mu.Lock()
 	now := time.Now()
@@ -154,26 +154,26 @@ func (ks *keySet) verifyUnasked(ctx context.Context, s *signed, issued time.Time
 	flight := ks.flight
 	ks.mu.Unlock()
 	if flight == nil && !k.fetched.Before(issued) {
-		return errSignature
+		return k.generation, errSignature
 	}
 	if flight == nil {
-		return errNewerKeys
+		return k.generation, errNewerKeys
 	}
 	select {
 	case <-flight:
 	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", errNewerKeys, notSent(ctx.Err()))
+		return k.generation, fmt.Errorf("%w: %w", errNewerKeys, notSent(ctx.Err()))
 	}
 	newer := ks.current.Load()
 	switch {
 	case newer == k:
 		ks.mu.Lock()
 		defer ks.mu.Unlock()
-		return fmt.Errorf("%w: %w", errNewerKeys, ks.failure)
+		return k.generation, fmt.Errorf("%w: %w", errNewerKeys, ks.failure)
 	case newer.verify(s):
-		return nil
+		return newer.generation, nil
 	}
-	return errSignature
+	return newer.generation, errSignature
 }
 
 // get returns the key set, and fetches it when there is none that may be used.

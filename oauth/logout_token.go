@@ -72,7 +72,7 @@ func (c *Client) VerifyLogoutToken(ctx context.Context, raw Secret) (*LogoutToke
 		}
 		return nil, fmt.Errorf("%w: %w", ErrLogoutToken, err)
 	}
-	if err := c.keys.verifyUnasked(ctx, s, t.IssuedAt); err != nil {
+	if _, err := c.keys.verifyUnasked(ctx, s, t.IssuedAt); err != nil {
 		if errors.Is(err, ErrKeysUnavailable) {
 			return nil, err
 		}
