@@ -139,7 +139,7 @@ func (c *Client) addCredentials(ctx context.Context, header http.Header, form ur
 // refused is told that an endpoint has answered invalid_client: what we
 // authenticate with may be out of date, or may not have arrived.
 func (c *Client) refused(endpoint string) {
-	if c.cfg.SigningKey != nil {
+	if c.cfg.AuthMethod == AuthPrivateKeyJWT {
 		c.cfg.SigningKey.rollover.hurry()
 	}
 	if c.certified == nil {

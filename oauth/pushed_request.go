@@ -59,7 +59,7 @@ func (c *Client) push(ctx context.Context, md *Metadata, params url.Values, key 
 	if a.status != http.StatusCreated {
 		e := answerError(a)
 		if e.Code == "invalid_request_object" && c.cfg.SigningKey != nil {
-			c.refused(md.PushedAuthorizationRequestEndpoint) // by whom the key is not known (any more)
+			c.cfg.SigningKey.rollover.hurry() // the server does not know the key (any more)
 		}
 		if !required && declinesPushing(e) {
 			c.unpushed.Do(func() {

@@ -152,6 +152,13 @@ func TestRefusedRequestObjectHurriesTheNextKey(t *testing.T) {
 	if now := key.headerOf(t)["kid"]; now != before {
 		t.Fatalf("%v signs at once", now)
 	}
+	as.Script(astest.PAR, astest.OAuthError(401, "invalid_client")) // which authenticates with a secret
+	if _, err := c.AuthorizationURL(t.Context(), authorizationRequest()); err == nil {
+		t.Fatal("no error")
+	}
+	if now := key.headerOf(t)["kid"]; now != before {
+		t.Errorf("%v signs before it is known, and the old key was not refused", now)
+	}
 	as.Script(astest.PAR, astest.OAuthError(400, "invalid_request_object"))
 	if _, err := c.AuthorizationURL(t.Context(), authorizationRequest()); err == nil {
 		t.Fatal("no error")
