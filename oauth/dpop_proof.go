@@ -60,7 +60,7 @@ func proofURI(u *url.URL) string {
 	if path == "" {
 		path = "/"
 	}
-	return u.Scheme + "://" + u.Host + path
+	return origin(u) + path
 }
 
 // addProof puts a proof for one of the authorization server's endpoints into the

@@ -137,5 +137,5 @@ func clockAhead(h http.Header, sent, received time.Time) (ahead time.Duration, t
 	return ahead, true
 }
 
-// origin is what a server of ours is known by here.
+// origin returns the origin of a URL as it is written there (RFC 6454 section 4).
 func origin(u *url.URL) string { return u.Scheme + "://" + u.Host }

@@ -77,8 +77,8 @@ func (c *Client) EndSessionOrigins(ctx context.Context) []string {
 		if err != nil || strings.ContainsAny(u.Host, ";,'") { // which Go takes for a host
 			continue
 		}
-		if origin := u.Scheme + "://" + u.Host; !slices.Contains(origins, origin) {
-			origins = append(origins, origin)
+		if o := origin(u); !slices.Contains(origins, o) {
+			origins = append(origins, o)
 		}
 	}
 	return origins

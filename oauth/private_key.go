@@ -189,8 +189,8 @@ func (k *privateKey) check() error {
 	default:
 		return fmt.Errorf("%w: unknown kind", errKey)
 	}
-	if len(k.kid) > maxKeyID || !visible(k.kid, true) {
-		return errors.New("kid is too long or has characters other than printable ASCII")
+	if err := CheckKeyID(k.kid); err != nil {
+		return err
 	}
 	alg, err := k.algorithm("")
 	if err != nil {

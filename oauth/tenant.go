@@ -35,8 +35,8 @@ func newTenantIssuers(issuer string, tenants []string) (tenantIssuers, error) {
 	if err != nil {
 		return tenantIssuers{}, errors.New("oauth: issuer is no URL")
 	}
-	origin := u.Scheme + "://" + u.Host + "/"
-	path, found := strings.CutPrefix(issuer, origin)
+	before := origin(u) + "/"
+	path, found := strings.CutPrefix(issuer, before)
 	segment, rest, deeper := strings.Cut(path, "/")
 	if !found || segment == "" || !deeper || tenantID(segment) {
 		return tenantIssuers{}, errors.New("oauth: tenants: the issuer is not one for several of them, such as https://login.microsoftonline.com/organizations/v2.0 is")
@@ -49,7 +49,7 @@ func newTenantIssuers(issuer string, tenants []string) (tenantIssuers, error) {
 			return tenantIssuers{}, errors.New("oauth: tenants: * means all of them, and stands alone")
 		}
 	}
-	return tenantIssuers{before: origin, after: "/" + rest, allowed: slices.Clone(tenants)}, nil
+	return tenantIssuers{before: before, after: "/" + rest, allowed: slices.Clone(tenants)}, nil
 }
 
 // some reports that there are issuers of tenants, and no other.
