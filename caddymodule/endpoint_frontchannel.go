@@ -16,9 +16,10 @@ import (
 const frontchannelPage = "<!doctype html><meta charset=utf-8><title>Signed out</title>"
 
 // serveFrontchannel is loaded in a frame of the authorization server's page when a
-// user signs out there (OpenID Connect Front-Channel Logout 1.0 section 3). The
-// frame is another site's, so the session cookie does not come along: the session is
-// found by iss and sid. Whatever they are, the answer is the same.
+// user signs out there (OpenID Connect Front-Channel Logout 1.0 section 3). In the
+// frame of another site the session cookie does not come along: the session is found
+// by iss and sid. Whatever they are, the answer is the same. A cookie that does come
+// along, on the same site, goes with its session.
 func (hd *handle) serveFrontchannel(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodHead || prefetch(r) {
 		return nothing(w)
