@@ -69,6 +69,9 @@ func (hd *handle) resourceMetadata() string {
 
 // protectedResource gives the resource whose metadata was asked for.
 func (hd *handle) protectedResource() (protectedResource, bool) {
+	if len(hd.bff.resources) == 0 {
+		return protectedResource{}, false
+	}
 	path, ok := strings.CutPrefix(hd.url.EscapedPath(), wellKnownResource)
 	if !ok || hd.siteErr != nil {
 		return protectedResource{}, false
