@@ -209,6 +209,9 @@ func TestBearerRefusedUpstream(t *testing.T) {
 	if a.StatusCode != http.StatusUnauthorized || a.Header.Get("X-BFF-Error") != "" || len(b.rs.Requests()) != 1 || b.as.Count(astest.Token) != 0 {
 		t.Errorf("status %d, %d requests: %s", a.StatusCode, len(b.rs.Requests()), a.body)
 	}
+	if strings.Contains(b.log(), "upstream refused access token") {
+		t.Error("another token was looked for, which would count as a refresh that failed")
+	}
 }
 
 // Protected resource metadata, and where challenges point to. SU-07.

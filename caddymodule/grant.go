@@ -21,7 +21,7 @@ func (p *Protect) grant(hd *handle, w http.ResponseWriter, r *http.Request, s *s
 		ResponseHeader: answerHeader(w, r),
 	}
 	if b != nil && p.Token != tokenNone {
-		g.Source = b
+		g.Source, g.OwnToken = b, true
 	}
 	if s != nil && p.Token != tokenNone {
 		source := p.tokensOf(s)

@@ -80,6 +80,10 @@ type Grant struct {
 	// of the body must never be taken for a next request.
 	ResponseHeader http.Header
 
+	// OwnToken says that the token is the client's own: there is no fresh one, so a
+	// 401 is passed on, and no request body is kept for another attempt.
+	OwnToken bool
+
 	// StepUp makes the answer in place of a resource server that asks for a stronger,
 	// or a more recent, authentication of the user, or for more scope (RFC 9470, RFC
 	// 6750 section 3.1). What it is told has been checked for its form. A nil answer

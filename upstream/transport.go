@@ -106,15 +106,15 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	var body *replayBody
 	if req.Body != nil && req.Body != http.NoBody {
 		limit := t.replayBuffer()
-		if token == "" {
-			limit = -1 // nothing to heal
+		if token == "" || g.OwnToken {
+			limit = -1 // nothing to heal, or to heal it with
 		}
 		body = newReplayBody(req, limit, g.ReservedHeader)
 		body.attach(out, 1)
 	}
 	resp, err := t.send(g, out, hook)
 	switch {
-	case err != nil || token == "":
+	case err != nil || token == "" || g.OwnToken:
 	case resp.StatusCode < http.StatusBadRequest:
 		g.accepted(token)
 	case resp.StatusCode == http.StatusUnauthorized:

@@ -167,6 +167,7 @@ func TestHeal(t *testing.T) {
 			name: "refused again: the second answer", tries: []try{refuse, says(401, "WWW-Authenticate", `Bearer error="invalid_token"`)},
 			status: 401, body: "said", results: []ReplayResult{ReplayRefused}, refreshs: 1,
 		},
+		{name: "the client's own token", tries: []try{refuse}, grant: Grant{OwnToken: true}, status: 401, body: "first answer"},
 		{name: "refresh fails: the first answer", tries: []try{refuse}, refresh: broken, status: 401, body: "first answer", results: []ReplayResult{ReplayRefreshFailed}, refreshs: 1},
 		{name: "replay fails: the first answer", tries: []try{refuse, fail}, status: 401, body: "first answer", results: []ReplayResult{ReplayFailed}, refreshs: 1},
 		{name: "no first answer", tries: []try{fail}, err: broken},
