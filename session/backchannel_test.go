@@ -543,6 +543,21 @@ func TestBackchannelLogoutDuringLogin(t *testing.T) {
 		_, err := a.finish(br, params)
 		wantKind(t, err, session.LoginFailed)
 	})
+	// Of two in one second, the later one means also who signed in between them.
+	synctest.Test(t, func(t *testing.T) {
+		a, b := pair(t, astest.Options{AccessTokenLifetime: time.Hour})
+		b.signOut("alice", "", 0)
+		time.Sleep(100 * time.Millisecond)
+		br := browser{}
+		params := a.begin(br)
+		a.as.Script(astest.Token, astest.Answer{DelayReply: 300 * time.Millisecond})
+		go func() {
+			time.Sleep(100 * time.Millisecond)
+			b.signOut("alice", "", 0)
+		}()
+		_, err := a.finish(br, params)
+		wantKind(t, err, session.LoginFailed)
+	})
 	// A logout token of a minute ago means nobody who signed in since.
 	synctest.Test(t, func(t *testing.T) {
 		a, b := pair(t, astest.Options{AccessTokenLifetime: time.Hour})

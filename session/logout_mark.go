@@ -36,6 +36,17 @@ func (k logoutMark) covers(issued, began time.Time) bool {
 	return !began.After(k.at)
 }
 
+// with gives the mark that covers what either of two covers.
+func (k logoutMark) with(other logoutMark) logoutMark {
+	switch a, b := k.issued.Unix(), other.issued.Unix(); {
+	case a < b:
+		return other
+	case a == b:
+		k.at = later(k.at, other.at)
+	}
+	return k
+}
+
 // signedOut says whom a logout means, in the words of an issuer; subject or sid may
 // be empty.
 type signedOut struct{ issuer, subject, sid string }
@@ -93,8 +104,8 @@ func leaveMark(ctx context.Context, store *openedStore, key Key, mark logoutMark
 		if err != nil {
 			return err
 		}
-		if before, ok := markOf(old); ok && !before.issued.Before(mark.issued) {
-			mark = before // it covers more, and shall for longer
+		if before, ok := markOf(old); ok {
+			mark = mark.with(before)
 		}
 		next := old.Next()
 		next.Facts, next.Expiry = mark.record(key).Facts, later(old.Expiry, rec.Expiry)
