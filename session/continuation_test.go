@@ -371,6 +371,39 @@ func TestStepUpDuringARefresh(t *testing.T) {
 	})
 }
 
+// An exchange that comes back to a session which has gone on is let go of in the same
+// way.
+func TestStepUpDuringAnExchange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, levels())
+		br := browser{}
+		b.login(br)
+		old := maps.Clone(br)
+		params := b.beginStepUp(br, gold())
+		b.as.Script(astest.Token, astest.Answer{DelayReply: 2 * time.Second})
+		got := make(chan string, 1)
+		go func() {
+			tok, err := b.tokenFor(old, swapped)
+			if err != nil {
+				t.Errorf("a request in flight: %v", err)
+			}
+			got <- tok
+		}()
+		time.Sleep(time.Second)
+		if _, err := b.finish(br, params); err != nil {
+			t.Fatal(err)
+		}
+		if tok := <-got; tok != b.mustTokenFor(br, swapped) {
+			t.Error("the token is not that of the session that goes on")
+		}
+		b.exchanges(2)
+		time.Sleep(time.Minute)
+		if n := len(b.revoked("refresh_token")) + len(b.revoked("access_token")); n != 0 {
+			t.Errorf("%d tokens were revoked", n)
+		}
+	})
+}
+
 // A store that fails undoes no login, and ends nothing.
 func TestStepUpWhileTheStoreFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -211,7 +211,9 @@ func (x *exchange) store(ctx context.Context, subject string, began time.Time, a
 	case err == nil:
 		x.goOn(stored)
 	case over(err):
-		x.m.revokeLater("", answer.AccessToken)
+		if pointerIn(err) == nil { // else it goes on with other tokens
+			x.m.revokeLater("", answer.AccessToken)
+		}
 		return err
 	case unstored == nil:
 		return err
