@@ -83,7 +83,7 @@ func (x *exchange) run(ctx context.Context, gen uint64) error {
 	began := time.Now()
 	answer, err := x.call(ctx, subject)
 	if subjectRefused(err) && x.mayReplaceSubject() {
-		fresh, replaceErr := x.s.refresh(ctx, x.m.aims.byDefault, subject)
+		fresh, replaceErr := x.s.ownRefresh(ctx, x.m.aims.byDefault, subject)
 		var unavailable *UnavailableError
 		switch {
 		case over(replaceErr):

@@ -367,3 +367,34 @@ func TestBoundExchangeOverAStepUp(t *testing.T) {
 		b.refreshes(1)
 	})
 }
+
+// DP-07, TX-03: nor is an exchange made anew with a token of that session, where the
+// subject token is refreshed because it was refused.
+func TestBoundExchangeAgainOverAStepUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBound(t, levels())
+		br := browser{}
+		b.login(br)
+		old := maps.Clone(br)
+		params := b.beginStepUp(br, gold())
+		b.as.Script(astest.Token, astest.OAuthError(http.StatusBadRequest, "invalid_grant"), astest.Answer{DelayReply: 2 * time.Second})
+		got := make(chan error, 1)
+		go func() { _, err := b.tokenFor(old, swapped); got <- err }()
+		time.Sleep(time.Second)
+		if _, err := b.finish(br, params); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-got; err != nil {
+			t.Errorf("a request in flight: %v", err)
+		}
+		requests := b.as.Requests(astest.Token)
+		jkt := requests[len(requests)-1].Proof().JKT
+		for _, r := range b.as.ExchangeRequests()[1:] {
+			if r.Status != http.StatusOK || r.Proof().JKT != jkt {
+				t.Errorf("an exchange was answered %d %s, the proof by the key of the session that goes on: %t", r.Status, r.ProofError, r.Proof().JKT == jkt)
+			}
+		}
+		b.exchanges(2)
+		b.refreshes(1)
+	})
+}

@@ -55,6 +55,7 @@ func (s *Session) refresh(ctx context.Context, to aim, refused string) (string, 
 	return s.follow(next, token, err)
 }
 
+// ownRefresh is refresh, and knows of no session that this one goes on as.
 func (s *Session) ownRefresh(ctx context.Context, to aim, refused string) (string, error) {
 	o, err := s.current(ctx)
 	if err != nil {
@@ -62,7 +63,7 @@ func (s *Session) ownRefresh(ctx context.Context, to aim, refused string) (strin
 	}
 	t := o.tokens.of(to)
 	if t == nil || t.access.Reveal() != refused {
-		return s.token(ctx, to)
+		return s.ownToken(ctx, to)
 	}
 	if o.tokens.refresh == "" && !to.exchanged() {
 		return "", ErrTokenUnavailable
@@ -78,7 +79,7 @@ func (s *Session) ownRefresh(ctx context.Context, to aim, refused string) (strin
 	if err := s.await(ctx, time.Now().Add(refreshWait), to, t.gen, TriggerChallenge); err != nil {
 		return "", err
 	}
-	return s.token(ctx, to)
+	return s.ownToken(ctx, to)
 }
 
 // Accepted says that a resource server did not refuse a token. If it is one that
