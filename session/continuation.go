@@ -58,18 +58,7 @@ func (s *Session) ended(ctx context.Context, rec *Record) *EndedError {
 	if len(rec.Tokens) > 0 || len(rec.Facts) == 0 {
 		return e
 	}
-	r, err := s.m.cfg.Ring.current(ctx)
-	if err != nil {
-		return e
-	}
-	plain, err := r.open(s.pointerPurpose(), rec.Facts)
-	if errors.Is(err, errSealedKey) {
-		id, _ := sealedBy(rec.Facts)
-		if r, err = s.m.cfg.Ring.reread(ctx, id); err != nil {
-			return e
-		}
-		plain, err = r.open(s.pointerPurpose(), rec.Facts)
-	}
+	plain, err := s.m.cfg.Ring.open(ctx, s.pointerPurpose(), rec.Facts)
 	if err != nil || len(plain) != pointerSize {
 		return e
 	}

@@ -163,6 +163,27 @@ func (k *KeyRing) reread(ctx context.Context, id keyID) (*ring, error) {
 	return k.look(ctx)
 }
 
+// open opens what any instance has sealed. Nil: it is not authentic, or nobody has
+// its key. An error means that the keys cannot be known.
+func (k *KeyRing) open(ctx context.Context, p purpose, sealed []byte) ([]byte, error) {
+	r, err := k.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := r.open(p, sealed)
+	if errors.Is(err, errSealedKey) {
+		id, _ := sealedBy(sealed)
+		if r, err = k.reread(ctx, id); err != nil {
+			return nil, err
+		}
+		plain, err = r.open(p, sealed)
+	}
+	if err != nil {
+		return nil, nil
+	}
+	return plain, nil
+}
+
 // look reads the source. It is called with mu held.
 func (k *KeyRing) look(ctx context.Context) (*ring, error) {
 	k.read.Store(time.Now().UnixNano())

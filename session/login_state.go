@@ -10,7 +10,6 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -158,20 +157,9 @@ func (s *Site) openLogin(ctx context.Context, keys *KeyRing, c *http.Cookie) (*l
 	if err != nil {
 		return nil, nil
 	}
-	r, err := keys.current(ctx)
-	if err != nil {
+	plain, err := keys.open(ctx, s.loginPurpose(c.Name), sealed)
+	if err != nil || plain == nil {
 		return nil, err
-	}
-	plain, err := r.open(s.loginPurpose(c.Name), sealed)
-	if errors.Is(err, errSealedKey) {
-		id, _ := sealedBy(sealed)
-		if r, err = keys.reread(ctx, id); err != nil {
-			return nil, err
-		}
-		plain, err = r.open(s.loginPurpose(c.Name), sealed)
-	}
-	if err != nil {
-		return nil, nil
 	}
 	var w loginWire
 	if err := json.Unmarshal(plain, &w); err != nil {

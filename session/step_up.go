@@ -171,20 +171,12 @@ func (s *Session) OpenStepUp(ctx context.Context, request string) (*StepUp, erro
 	if err != nil || len(request) > maxStepUpRequest {
 		return nil, nil
 	}
-	r, err := s.m.cfg.Ring.current(ctx)
-	if err != nil {
+	plain, err := s.m.cfg.Ring.open(ctx, s.stepUpPurpose(), sealed)
+	if err != nil || plain == nil {
 		return nil, err
 	}
-	plain, err := r.open(s.stepUpPurpose(), sealed)
-	if errors.Is(err, errSealedKey) {
-		id, _ := sealedBy(sealed)
-		if r, err = s.m.cfg.Ring.reread(ctx, id); err != nil {
-			return nil, err
-		}
-		plain, err = r.open(s.stepUpPurpose(), sealed)
-	}
 	var w stepWire
-	if err != nil || json.Unmarshal(plain, &w) != nil {
+	if json.Unmarshal(plain, &w) != nil {
 		return nil, nil
 	}
 	asked := w.step()
