@@ -63,8 +63,8 @@ type Config struct {
 	// UserInfo adds the claims of the UserInfo endpoint to those of the ID token, at
 	// login and when the application asks for a refresh.
 	UserInfo bool
-	// KeepTokensAtEnd leaves out the revocation (RFC 7009) of the refresh token
-	// when a session ends.
+	// KeepTokensAtEnd leaves out the revocation (RFC 7009) of the tokens of a session
+	// that ends.
 	KeepTokensAtEnd bool
 	// IDTokenHint says when a logout carries the ID token. Default: auto.
 	IDTokenHint IDTokenHint
