@@ -49,11 +49,8 @@ func (s *Session) token(ctx context.Context, to aim) (string, error) {
 
 // ownToken is token, and knows of no session that this one goes on as.
 func (s *Session) ownToken(ctx context.Context, to aim) (string, error) {
-	var until time.Time // of all the waiting
+	until := time.Now().Add(refreshWait) // of all the waiting
 	for round, before := 0, uint64(0); ; round++ {
-		if round == 0 {
-			until = time.Now().Add(refreshWait)
-		}
 		o, err := s.current(ctx)
 		if err != nil {
 			return "", err
