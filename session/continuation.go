@@ -52,10 +52,20 @@ func (r *Record) point(s *Session, ring *ring, p pointer) {
 	r.Facts = ring.seal(s.pointerPurpose(), plain)
 }
 
+// points reports that a tombstone has a pointer.
+func (r *Record) points() bool { return len(r.Tokens) == 0 && len(r.Facts) > 0 }
+
+// pointed remembers where a tombstone points to, if it does.
+func (e *entry) pointed(tombstone *Record) {
+	if tombstone.points() {
+		e.leads.Store(&tombstone.Facts)
+	}
+}
+
 // ended is what a tombstone says, with its pointer if it has one.
 func (s *Session) ended(ctx context.Context, rec *Record) *EndedError {
 	e := &EndedError{Reason: rec.Ended}
-	if len(rec.Tokens) > 0 || len(rec.Facts) == 0 {
+	if !rec.points() {
 		return e
 	}
 	plain, err := s.m.cfg.Ring.open(ctx, s.pointerPurpose(), rec.Facts)
@@ -203,6 +213,7 @@ func (f *facts) sids() []string {
 // holds the old cookie goes on with the old tokens then.
 func (s *Session) goOn(ctx context.Context, as *Session) error {
 	p := pointer{to: as.ticket, until: time.Now().Add(pointerLife)}
+	var tombstone *Record
 	for hops := 0; ; hops++ {
 		r, err := s.m.cfg.Ring.current(ctx)
 		if err != nil {
@@ -210,6 +221,7 @@ func (s *Session) goOn(ctx context.Context, as *Session) error {
 		}
 		err = s.change(ctx, func(_ *opened, next *Record) error {
 			next.point(s, r, p)
+			tombstone = next
 			return nil
 		})
 		if err == nil {
@@ -228,6 +240,7 @@ func (s *Session) goOn(ctx context.Context, as *Session) error {
 			return err
 		}
 	}
+	s.entry().pointed(tombstone)
 	s.entry().over(ReasonLoggedOut)
 	s.m.cfg.Logger.Info("session goes on under a new identifier", "session", s.key.short(), "as", as.key.short())
 	return nil

@@ -141,6 +141,7 @@ type entry struct {
 	expiry     atomic.Int64            // unix seconds of the record's
 	lastSeen   atomic.Int64            // unix nanoseconds of activity seen by this process; 0: none
 	ended      atomic.Pointer[Reason]  // this process knows that the session is over
+	leads      atomic.Pointer[[]byte]  // and that it goes on as another: its tombstone's pointer, sealed
 	held       atomic.Pointer[result]  // refreshed tokens that the store has not taken yet
 	spooled    atomic.Pointer[spooled] // those of an earlier process
 	forced     atomic.Bool             // there is a streak, see below

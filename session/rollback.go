@@ -26,6 +26,7 @@ func (m *Manager) record(ctx context.Context, store *openedStore, s *Session) (*
 		case err != nil:
 			return nil, unavailable(err)
 		case rec.Ended != "":
+			s.entry().pointed(rec)
 			s.entry().over(rec.Ended)
 			s.redeem(rec)
 			return nil, s.ended(ctx, rec)
@@ -42,7 +43,7 @@ func (m *Manager) record(ctx context.Context, store *openedStore, s *Session) (*
 		}
 		if next.Ended != "" {
 			s.redeem(next)
-			return nil, &EndedError{Reason: next.Ended}
+			return nil, s.ended(ctx, next)
 		}
 		return next, nil
 	}
@@ -94,6 +95,9 @@ func (e *entry) newer(rec *Record) *Record {
 	if reason := e.ended.Load(); reason != nil {
 		next := rec.Next()
 		next.entomb(*reason, time.Unix(e.expiry.Load(), 0))
+		if sealed := e.leads.Load(); sealed != nil {
+			next.Facts, next.Tokens = *sealed, nil
+		}
 		return next
 	}
 	o := e.opened.Load()

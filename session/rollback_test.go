@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -237,4 +238,38 @@ func TestDoubtAboutAnAttempt(t *testing.T) {
 		store.doubts.Store(false)
 		b.refreshes(0)
 	})
+}
+
+// F208, SU-03: so is one of a session that goes on after a step-up. Its cookie still
+// leads there, on whatever instance knew of it, and nothing is revoked: the grant may go
+// with it.
+func TestRollbackOfAStepUp(t *testing.T) {
+	for _, witness := range []string{"who stepped it up", "who was led on"} {
+		t.Run(witness, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, b := pair(t, levels())
+				br := browser{}
+				yesterday := a.stored(a.login(br))
+				old := maps.Clone(br)
+				next := a.stepUp(br, gold())
+				knows := a
+				if witness == "who was led on" {
+					knows = b
+					b.mustToken(old)
+				}
+				a.restore(yesterday)
+				for range 2 {
+					if s, err := knows.open(old); err != nil || s.ID() != next.ID() {
+						t.Errorf("the old cookie: %v", err)
+					}
+				}
+				time.Sleep(time.Minute)
+				knows.ended(old, session.ReasonLoggedOut)
+				knows.mustToken(br)
+				if n := len(a.revoked("refresh_token")) + len(a.revoked("access_token")); n != 0 {
+					t.Errorf("%d tokens were revoked", n)
+				}
+			})
+		})
+	}
 }
