@@ -48,7 +48,8 @@ type Grant struct {
 
 	// HealAny401 has every 401 refreshed and replayed, except one that names
 	// insufficient_scope or insufficient_user_authentication: a new token would
-	// have the same scope, and be of the same authentication.
+	// have the same scope, and be of the same authentication. Nor one that asks for
+	// another DPoP proof: of the token that says nothing.
 	HealAny401 bool
 
 	// HealBare401 has a 401 that names no Bearer error refreshed and replayed.
