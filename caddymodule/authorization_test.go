@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -110,16 +109,9 @@ func TestLoginBySignedRequest(t *testing.T) {
 func TestPublicKeysOfCertificateAndSigningKey(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	path := func(name string, content []byte) string {
-		file := filepath.Join(dir, name)
-		if err := os.WriteFile(file, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return file
-	}
 	public, private := astest.SelfSigned("app").PEM()
-	own := path("cert.key", private)
-	a := &ClientAuthOptions{Method: string(oauth.AuthSelfSignedTLS), Certificate: path("cert.pem", public), PrivateKey: own, KeyFile: own}
+	certificate, own := writeFile(t, filepath.Join(dir, "cert.pem"), public), writeFile(t, filepath.Join(dir, "cert.key"), private)
+	a := &ClientAuthOptions{Method: string(oauth.AuthSelfSignedTLS), Certificate: certificate, PrivateKey: own, KeyFile: own}
 	c, err := a.newCredentials()
 	if err != nil {
 		t.Fatal(err)

@@ -93,11 +93,7 @@ func TestWrongClientAuth(t *testing.T) {
 func TestClientAuthFilesAtLoad(t *testing.T) {
 	dir := t.TempDir()
 	path := func(name, content string) string {
-		p := filepath.Join(dir, name)
-		if err := os.WriteFile(p, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return p
+		return writeFile(t, filepath.Join(dir, name), []byte(content))
 	}
 	certificate, key := astest.SelfSigned("app").PEM()
 	ec := path("ec.pem", string(astest.NewKey("ES256", "").Files()["PKCS#8"]))
@@ -170,9 +166,16 @@ func keyBench(t *testing.T, options string, key *astest.Key) (b *bench, keyFile 
 
 func writeKey(t *testing.T, path string, keys ...*astest.Key) {
 	t.Helper()
-	if err := os.WriteFile(path, astest.PrivateKeySet(keys...), 0o600); err != nil {
+	writeFile(t, path, astest.PrivateKeySet(keys...))
+}
+
+// writeFile writes a file and returns its path.
+func writeFile(t *testing.T, path string, content []byte) string {
+	t.Helper()
+	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return path
 }
 
 // fetch gets a document from the gateway.
@@ -288,10 +291,7 @@ func kids(t *testing.T, set []byte) string {
 // as the key of a signature alone.
 func TestClientSecretJWT(t *testing.T) {
 	const secret = "canary-secret-of-more-than-thirty-two-bytes"
-	file := filepath.Join(t.TempDir(), "secret")
-	if err := os.WriteFile(file, []byte(secret+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	file := writeFile(t, filepath.Join(t.TempDir(), "secret"), []byte(secret+"\n"))
 	b := newBench(t, benchOptions{
 		as:  astest.Options{AuthMethod: "client_secret_jwt", ClientSecret: secret},
 		bff: "client_secret {file." + file + "}\nclient_auth client_secret_jwt", noSecret: true,
@@ -317,13 +317,7 @@ func TestClientSecretJWT(t *testing.T) {
 func TestMutualTLS(t *testing.T) {
 	dir := t.TempDir()
 	authority := astest.NewAuthority()
-	write := func(name string, content []byte) string {
-		p := filepath.Join(dir, name)
-		if err := os.WriteFile(p, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}
+	write := func(name string, content []byte) string { return writeFile(t, filepath.Join(dir, name), content) }
 	certificate, key := astest.SelfSigned("app").PEM()
 	certFile, keyFile, ca := write("cert.pem", certificate), write("key.pem", key), write("ca.pem", authority.PEM())
 	var b *bench
