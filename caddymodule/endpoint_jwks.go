@@ -4,12 +4,8 @@
 package caddymodule
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"net/http"
-	"time"
 
 	"github.com/caddy-bff/caddy-bff/oauth"
 )
@@ -33,19 +29,8 @@ func (h *Handler) hasPublicKeys() bool {
 	return h.credentials.signingKey != nil || h.ClientAuth.method() == oauth.AuthSelfSignedTLS
 }
 
-// serveJWKS serves the client's JWK Set (RFC 7517 section 5). It may be kept for a
-// minute: a new key has to be seen soon.
-func (hd *handle) serveJWKS(w http.ResponseWriter, r *http.Request) error {
-	body, err := json.Marshal(map[string]any{"keys": hd.bff.publicKeys()})
-	if err != nil {
-		return hd.fail(w, r, err)
-	}
-	sum := sha256.Sum256(body)
-	h := w.Header()
-	h.Set("Cache-Control", "public, max-age=60")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Content-Type", "application/jwk-set+json")
-	h.Set("ETag", `"`+base64.RawURLEncoding.EncodeToString(sum[:12])+`"`)
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
-	return nil
+// serveJWKS serves the client's JWK Set (RFC 7517 section 5). Like all else that is
+// ours it is not to be kept: a new key has to be seen soon.
+func (hd *handle) serveJWKS(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, "application/jwk-set+json", http.StatusOK, map[string]any{"keys": hd.bff.publicKeys()})
 }
